@@ -1,0 +1,1 @@
+"""From the last broker into the bucket, and what can be read there."""

@@ -1,0 +1,1 @@
+"""From a camera to the outbox, and from the outbox to the first broker."""

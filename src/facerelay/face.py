@@ -1,0 +1,259 @@
+"""A face: what is known of it, its picture, its identity, its key in the bucket.
+
+The picture is the message and the record. What is known of a face stands in standard EXIF tags where
+there is one, and in one versioned JSON in UserComment for the rest, so the same bytes travel every hop
+and lie in the bucket.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import secrets
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from facerelay import __version__, exif, picture
+
+SCHEMA: Final = 1
+SLUG: Final = r"[a-z0-9][a-z0-9_-]{0,62}"
+"""Names of sites and cameras: lower case letters, digits, `-` and `_`, 63 at most."""
+
+_MAKE, _MODEL, _DESCRIPTION, _SOFTWARE, _DATETIME = 0x010F, 0x0110, 0x010E, 0x0131, 0x0132
+_VERSION, _ORIGINAL, _OFFSET, _SUBSEC = 0x9000, 0x9003, 0x9011, 0x9291
+_COMMENT, _UNIQUE_ID = 0x9286, 0xA420
+_COMMENT_ASCII: Final = b"ASCII\x00\x00\x00"
+_OFFSET_FORM: Final = re.compile(r"([+-])(\d\d):(\d\d)")
+
+Slug = Annotated[str, StringConstraints(pattern=f"^{SLUG}$")]
+Hex = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{8,64}$")]
+Pixels = Annotated[int, Field(ge=0, le=1_000_000)]
+Unit = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+
+
+class FaceError(ValueError):
+    """A picture that is not a face of ours, or not one that may be stored.
+
+    Attributes:
+        reason: a short slug for counters and receipts (`truncated`, `not-ours`, `malformed`, …).
+        face: what could be read of it all the same, so that its owner can be told.
+    """
+
+    def __init__(self, reason: str, message: str, face: Face | None = None) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.face = face
+
+
+def new_id() -> str:
+    """Return a UUIDv7 (RFC 9562, section 5.7): 48 bits of Unix milliseconds, then random bits."""
+    value = (time.time_ns() // 1_000_000 & (1 << 48) - 1) << 80 | secrets.randbits(80)
+    value = value & ~(0xF << 76) | 7 << 76
+    value = value & ~(0x3 << 62) | 2 << 62
+    return str(uuid.UUID(int=value))
+
+
+class _Comment(BaseModel):
+    """The JSON in UserComment, version 1. Unknown keys are of a later version, and are let pass."""
+
+    model_config = ConfigDict(extra="ignore", strict=True)
+
+    v: Literal[1]
+    site: Slug
+    camera: Slug
+    outbox: Hex
+    run: Hex
+    seq: Annotated[int, Field(ge=1, le=2**62)]
+    box: tuple[Pixels, Pixels, Pixels, Pixels]
+    frame: tuple[Pixels, Pixels]
+    score: Unit
+    quality: Unit
+    parts: Annotated[dict[str, Annotated[float, Field(allow_inf_nan=False)]], Field(max_length=16)] = {}
+    track: Annotated[int, Field(ge=0, le=2**62)]
+    clock: Literal["synchronised", "unsynchronised", "unknown"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Face:
+    """What is known of a face.
+
+    Attributes:
+        id: UUIDv7, in its canonical form.
+        outbox: the outbox that owns it, 32 hex digits; made with the file.
+        run: the opening of the outbox that numbered it, 8 hex digits.
+        seq: its number in the outbox, from 1.
+        time: when the frame was taken, in UTC.
+        box: x, y, width, height of the face in the frame, in pixels.
+        frame: width and height of the frame, in pixels.
+        score: the detector's, 0 to 1.
+        quality: how good a picture of the face this is, 0 to 1; `parts` says why.
+        track: the visit it belongs to, unique in its camera's run.
+        clock: whether the edge's clock was synchronised.
+    """
+
+    id: str
+    outbox: str
+    run: str
+    seq: int
+    site: str
+    camera: str
+    time: datetime
+    box: tuple[int, int, int, int]
+    frame: tuple[int, int]
+    score: float
+    quality: float
+    track: int = 0
+    parts: Mapping[str, float] = field(default_factory=dict)
+    clock: Literal["synchronised", "unsynchronised", "unknown"] = "unknown"
+
+    def exif(self) -> bytes:
+        """Return the EXIF block that says all of it."""
+        taken = self.time.astimezone(UTC)
+        comment = {
+            "v": SCHEMA, "site": self.site, "camera": self.camera, "outbox": self.outbox, "run": self.run,
+            "seq": self.seq, "box": self.box, "frame": self.frame, "score": round(self.score, 4),
+            "quality": round(self.quality, 4), "parts": {k: round(v, 4) for k, v in self.parts.items()},
+            "track": self.track, "clock": self.clock,
+        }  # fmt: skip
+        stamp = exif.ascii_tag(taken.strftime("%Y:%m:%d %H:%M:%S"))
+        about = f"{self.camera} at {self.site}, score {self.score:.2f}, quality {self.quality:.2f}"
+        image = {
+            _DESCRIPTION: exif.ascii_tag(about),
+            _MAKE: exif.ascii_tag("facerelay"),
+            _MODEL: exif.ascii_tag(f"{self.site}/{self.camera}"),
+            _SOFTWARE: exif.ascii_tag(f"facerelay {__version__}"),
+            _DATETIME: stamp,
+        }
+        photo = {
+            _VERSION: (exif.UNDEFINED, b"0232"),
+            _ORIGINAL: stamp,
+            _OFFSET: exif.ascii_tag("+00:00"),
+            _SUBSEC: exif.ascii_tag(f"{taken.microsecond:06d}"),
+            _UNIQUE_ID: exif.ascii_tag(uuid.UUID(self.id).hex),
+            _COMMENT: (
+                exif.UNDEFINED,
+                _COMMENT_ASCII + json.dumps(comment, separators=(",", ":")).encode("ascii"),
+            ),
+        }
+        return exif.build(image, photo)
+
+
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """A face with its frozen bytes: encoded, sized and hashed once, never changed after."""
+
+    face: Face
+    data: bytes
+    sha256: str
+    extension: str
+
+    @property
+    def key(self) -> str:
+        """Where it lies in the bucket: this follows from the face alone."""
+        return key_of(self.face, self.sha256, self.extension)
+
+
+def key_of(face: Face, sha256: str, extension: str) -> str:
+    """Return the key: site, camera, date and hour in UTC, time, id, and eight digits of the hash."""
+    at = face.time.astimezone(UTC)
+    return (
+        f"faces/site={face.site}/camera={face.camera}/date={at:%Y-%m-%d}/hour={at:%H}/"
+        f"{at:%H%M%S.%f}-{face.id}-{sha256[:8]}.{extension}"
+    )
+
+
+def seal(face: Face, encoded: bytes) -> Sealed:
+    """Put what is known of a face into its encoded picture (JPEG, PNG or WebP without EXIF), and freeze it.
+
+    Raises:
+        picture.PictureError: the bytes are no such picture.
+    """
+    data = picture.with_exif(encoded, face.exif())
+    extension = {b"\xff": "jpg", b"\x89": "png"}.get(data[:1], "webp")
+    return Sealed(face, data, hashlib.sha256(data).hexdigest(), extension)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a picture may be, at most."""
+
+    bytes: int = 1_000_000
+    pixels: int = 50_000_000
+
+
+def unseal(data: bytes, limits: Limits) -> Sealed:
+    """Read a face from its bytes: the header alone, no pixel is decoded.
+
+    Raises:
+        FaceError: the one error for every kind of hostile or foreign bytes; `reason` is `not-ours` for
+            a sound picture without our EXIF, and `face` is set where the owner could be read.
+    """
+    try:
+        seen = picture.read(data, max_bytes=limits.bytes, max_pixels=limits.pixels)
+    except picture.PictureError as error:
+        raise FaceError(error.reason, str(error)) from error
+    face = _read_face(seen)
+    if not seen.complete:
+        raise FaceError("truncated", "the picture is cut off: its end marker is missing", face)
+    if face is None:
+        raise FaceError("not-ours", "a picture without facerelay's EXIF")
+    return Sealed(face, data, hashlib.sha256(data).hexdigest(), seen.extension)
+
+
+def _read_face(seen: picture.Picture) -> Face | None:
+    """Return the face that the EXIF tells of; None where a picture has none of ours."""
+    if seen.exif is None:
+        return None
+    try:
+        tags = exif.parse(seen.exif)
+    except exif.ExifError:
+        return None
+    comment = tags.get(_COMMENT, b"")
+    if tags.get(_MAKE) != b"facerelay" or not comment.startswith(_COMMENT_ASCII):
+        return None
+    try:
+        known = _Comment.model_validate_json(comment[len(_COMMENT_ASCII) :])
+        return Face(
+            id=_read_id(tags[_UNIQUE_ID]), outbox=known.outbox, run=known.run, seq=known.seq, site=known.site,
+            camera=known.camera, time=_read_time(tags), box=known.box, frame=known.frame, score=known.score,
+            quality=known.quality, track=known.track, parts=known.parts, clock=known.clock,
+        )  # fmt: skip
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        raise FaceError("malformed", f"its EXIF comment: {where}: {first['msg']}") from error
+    except (KeyError, ValueError, OverflowError) as error:
+        raise FaceError("malformed", "an EXIF tag of its time or id is missing or wrong") from error
+
+
+def _read_id(tag: bytes) -> str:
+    found = uuid.UUID(tag.decode("ascii"))
+    if found.version != 7:  # noqa: PLR2004 - UUIDv7
+        raise ValueError("not a UUIDv7")
+    return str(found)
+
+
+def _read_time(tags: Mapping[int, bytes]) -> datetime:
+    taken = datetime.strptime(tags[_ORIGINAL].decode("ascii"), "%Y:%m:%d %H:%M:%S").replace(tzinfo=UTC)
+    micro = int(tags.get(_SUBSEC, b"0").decode("ascii")[:6].ljust(6, "0"))
+    offset = _OFFSET_FORM.fullmatch(tags.get(_OFFSET, b"+00:00").decode("ascii"))
+    if offset is None:
+        raise ValueError("not an offset")
+    shift = timedelta(hours=int(offset[2]), minutes=int(offset[3])) * (1 if offset[1] == "+" else -1)
+    return taken.replace(microsecond=micro) - shift
+
+
+def describe(face: Face) -> dict[str, Any]:
+    """Return a face as plain values, for JSON and for tables."""
+    return {
+        "id": face.id, "site": face.site, "camera": face.camera, "time": face.time.isoformat(),
+        "box": list(face.box), "frame": list(face.frame), "score": face.score, "quality": face.quality,
+        "track": face.track, "outbox": face.outbox, "run": face.run, "seq": face.seq, "clock": face.clock,
+    }  # fmt: skip

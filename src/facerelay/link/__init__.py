@@ -1,0 +1,1 @@
+"""Between brokers: the session, the embedded broker, the bridge and the forwarder."""

@@ -1,0 +1,208 @@
+"""Names on the wire, and what travels under them besides faces: receipts, ledgers, link state, hellos.
+
+Up: faces, `ledger/<site>/<outbox>`, `link/<site>`. Down: `receipts/<site>/<outbox>`, `stores/<store>`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Annotated, Final, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from facerelay.face import SLUG, Hex, Slug
+
+MAX_MESSAGE_BYTES: Final = 262_144
+"""What a receipt batch, ledger or hello may be, at most."""
+
+UP: Final = b"1"
+DOWN: Final = b"0"
+"""Link state, as Mosquitto's bridge notifications have it."""
+
+
+class TopicError(ValueError):
+    """A topic template that cannot be published to."""
+
+
+class WireError(ValueError):
+    """A receipt batch, ledger or hello that cannot be read."""
+
+
+@dataclass(frozen=True, slots=True)
+class FaceTopic:
+    """Where faces travel: a template such as `faces/{site}/{camera}`, or a fixed topic such as `image`.
+
+    `#` at the end stands for `{site}/{camera}` when publishing, and for itself when subscribing.
+    """
+
+    template: str
+
+    def __post_init__(self) -> None:
+        plain = re.sub(r"\{(site|camera)\}", "x", self.template.removesuffix("/#"))
+        if self.template == "#":
+            raise TopicError("`#` alone would carry receipts back up: use a prefix such as `face_app/#`")
+        if not plain or len(plain) > 200 or re.search(r"[#+{}\0\s]", plain):  # noqa: PLR2004 - far below MQTT's 65,535
+            raise TopicError(f"{self.template!r} is not a topic: use names, `/`, {{site}}, {{camera}}")
+        if plain.split("/")[0] in {"receipts", "ledger", "link", "stores", "$share", "$SYS"}:
+            raise TopicError(f"{self.template!r} begins with a name that facerelay keeps for itself")
+
+    def publish(self, site: str, camera: str) -> str:
+        """Return the topic for one camera's faces."""
+        template = self.template[:-1] + "{site}/{camera}" if self.template.endswith("/#") else self.template
+        return template.replace("{site}", site).replace("{camera}", camera)
+
+    @property
+    def filter(self) -> str:
+        """The subscription that takes the faces of every camera."""
+        return re.sub(r"[^/]*\{(?:site|camera)\}[^/]*", "+", self.template)
+
+    def site_filter(self, site: str) -> str:
+        """Return the subscription that takes one site's faces; all of them where the topic names no site."""
+        return re.sub(r"[^/]*\{camera\}[^/]*", "+", self.template.replace("{site}", site))
+
+
+def receipts(site: str, outbox: str) -> str:
+    """Return the topic of the receipts for one outbox."""
+    return f"receipts/{site}/{outbox}"
+
+
+def site_receipts(site: str) -> str:
+    """Return the filter of all receipts for a site."""
+    return f"receipts/{site}/#"
+
+
+def ledger(site: str, outbox: str) -> str:
+    """Return the topic of one outbox's ledger, retained."""
+    return f"ledger/{site}/{outbox}"
+
+
+def site_ledgers(site: str) -> str:
+    """Return the filter of all ledgers of a site."""
+    return f"ledger/{site}/#"
+
+
+LEDGERS: Final = "ledger/+/+"
+
+
+def link(site: str) -> str:
+    """Return the topic of a site's link state, retained: `1` or `0`."""
+    return f"link/{site}"
+
+
+def hello(store: str) -> str:
+    """Return the topic of a store's hello, retained."""
+    return f"stores/{store}"
+
+
+HELLOS: Final = "stores/+"
+
+Reason = Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]{1,40}$")]
+Outcome = Annotated[str, StringConstraints(pattern=r"^(stored|held|erased|expired|refused:[a-z0-9-]{1,40})$")]
+
+
+class _Wire(BaseModel):
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    def to_bytes(self) -> bytes:
+        """Return the message's payload."""
+        return self.model_dump_json(exclude_defaults=False).encode()
+
+    @classmethod
+    def from_bytes(cls, payload: bytes) -> Self:
+        """Read a payload.
+
+        Raises:
+            WireError: too large, or not such a message; the first fault is named.
+        """
+        if len(payload) > MAX_MESSAGE_BYTES:
+            raise WireError(f"{len(payload)} bytes are more than the limit of {MAX_MESSAGE_BYTES}")
+        try:
+            return cls.model_validate_json(payload)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            where = ".".join(map(str, first["loc"]))
+            raise WireError(f"{cls.__name__} {where}: {first['msg']}") from error
+
+
+class Receipt(_Wire):
+    """What became of one face, by the word of a store.
+
+    `stored`: its bytes lie in the bucket. `held`: in an open shard, which frees the window, not the
+    outbox. `refused:<reason>`, `erased`, `expired`: it will not be stored; `duplicate`: it already was.
+    """
+
+    id: Annotated[str, StringConstraints(pattern=r"^[0-9a-f-]{36}$")]
+    sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+    outcome: Outcome
+    duplicate: bool = False
+
+
+class Receipts(_Wire):
+    """A batch of receipts for one outbox."""
+
+    v: Literal[1] = 1
+    store: Slug
+    receipts: Annotated[tuple[Receipt, ...], Field(max_length=1000)]
+
+
+class Hello(_Wire):
+    """A store announces itself: `start` is new at each connection, so an edge can tell news from old."""
+
+    v: Literal[1] = 1
+    store: Slug
+    start: Hex
+
+
+class Latency(_Wire):
+    """Camera to receipt, in milliseconds; null until there is one."""
+
+    p50: float | None = None
+    p99: float | None = None
+
+
+class Account(_Wire):
+    """One camera's books: `captured = stored (or sent) + waiting + dropped + refused + erased`."""
+
+    frames: int = 0
+    detections: int = 0
+    captured: int = 0
+    stored: int = 0
+    sent: int = 0
+    waiting: int = 0
+    dropped: int = 0
+    refused: int = 0
+    erased: int = 0
+    duplicates: int = 0
+    bytes: int = 0
+    latency_ms: Latency = Latency()
+    reasons: dict[Reason, int] = {}
+
+    @property
+    def closes(self) -> bool:
+        """Whether each captured face is in exactly one other column."""
+        answered = self.stored + self.sent + self.waiting + self.dropped + self.refused + self.erased
+        return self.captured == answered
+
+
+class Ledger(_Wire):
+    """The books of one outbox, as they travel and as they are printed; `lost` comes from an audit alone."""
+
+    v: Literal[1] = 1
+    outbox: Hex
+    cameras: dict[Annotated[str, StringConstraints(pattern=f"^{SLUG}/{SLUG}$")], Account]
+    lost: int | None = None
+
+    @property
+    def closes(self) -> bool:
+        """Whether every camera's books close."""
+        return all(account.closes for account in self.cameras.values())
+
+
+def batches(store: str, receipts: Iterable[Receipt], *, most: int = 500) -> list[Receipts]:
+    """Pack receipts into messages of at most `most` each."""
+    pending = list(receipts)
+    return [
+        Receipts(store=store, receipts=tuple(pending[at : at + most])) for at in range(0, len(pending), most)
+    ]
