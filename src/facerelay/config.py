@@ -331,9 +331,10 @@ class Config(_Section):
         "home", title="Site", description="Lower case letters, digits, - and _: part of topics and keys."
     )
     delivery: Literal["fast", "broker", "receipt"] = Field(
-        "receipt", title="Level of delivery",
-        description="receipt: nothing is lost; broker: QoS 1, a broker's crash loses; fast: QoS 0, a cut loses.",
-    )  # fmt: skip
+        "receipt",
+        title="Level of delivery",
+        description="receipt: nothing is lost; broker: QoS 1, a broker's crash loses; fast: a cut loses.",
+    )
     qos: Literal[0, 1, 2] | None = Field(
         None, title="Quality of service", description="0, 1 or 2; unset: 0 at fast, else 1."
     )

@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from facerelay import face
+
+IN_CI = os.environ.get("CI") == "true"
+
+
+def lacking(what: str) -> None:
+    """Skip loudly where a real part is missing; in CI that is a failure."""
+    if IN_CI:
+        pytest.fail(f"{what}: a real part is missing, and in CI that is a failure")
+    pytest.skip(f"{what}: `make test-setup` installs it")
+
+
+def need(program: str) -> str:
+    """Return the path of a program, or skip."""
+    found = shutil.which(program) or shutil.which(program, path="/usr/sbin:/usr/local/sbin")
+    if found is None:
+        lacking(f"{program} is not installed")
+    return found or ""
+
+
+@pytest.fixture(scope="session")
+def media() -> Path:
+    folder = os.environ.get("FACERELAY_MEDIA")
+    if not folder:
+        pytest.skip("FACERELAY_MEDIA names no folder of test footage: the tests on it do not run")
+    return Path(folder)
+
+
+@pytest.fixture
+def jpeg() -> bytes:
+    rng = np.random.default_rng(1)
+    image = rng.integers(0, 255, (120, 96, 3), dtype=np.uint8)
+    return cv2.imencode(".jpg", image)[1].tobytes()
+
+
+Make = Callable[..., face.Sealed]
+
+
+@pytest.fixture
+def make_face(jpeg: bytes) -> Make:
+    """Make sealed faces, each of its own id and number."""
+    numbers = iter(range(1, 1_000_000))
+
+    def make(encoded: bytes = jpeg, **known: Any) -> face.Sealed:  # noqa: ANN401 - any of the face's fields
+        values: dict[str, Any] = {
+            "id": face.new_id(), "outbox": "a" * 32, "run": "b" * 8, "seq": next(numbers), "site": "home",
+            "camera": "door", "time": datetime.now(UTC), "box": (10, 20, 30, 40), "frame": (640, 480),
+            "score": 0.9, "quality": 0.5, "parts": {"sharpness": 0.25}, "clock": "synchronised",
+        }  # fmt: skip
+        return face.seal(face.Face(**values | known), encoded)
+
+    return make
+
+
+@pytest.fixture
+def no_facerelay_env(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    for name in list(os.environ):
+        if name.startswith("FACERELAY_") and name != "FACERELAY_MEDIA":
+            monkeypatch.delenv(name)
+    yield

@@ -1,0 +1,177 @@
+from __future__ import annotations
+
+import io
+import re
+import struct
+import uuid
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from conftest import Make
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from facerelay import exif, face, picture
+
+LIMITS = face.Limits()
+FORMATS = {"jpg": "JPEG", "png": "PNG", "webp": "WEBP"}
+
+
+def encoded(extension: str, *, grey: bool = False) -> bytes:
+    image = np.random.default_rng(7).integers(0, 255, (81, 64) if grey else (81, 64, 3), dtype=np.uint8)
+    return cv2.imencode(f".{extension}", image)[1].tobytes()
+
+
+@pytest.mark.parametrize("extension", FORMATS)
+@pytest.mark.parametrize("grey", [False, True])
+def test_a_face_comes_back_from_its_bytes(make_face: Make, extension: str, grey: bool) -> None:  # noqa: FBT001 - a parameter
+    sealed = make_face(encoded(extension, grey=grey))
+    read = face.unseal(sealed.data, LIMITS)
+    assert read.face == sealed.face
+    assert (read.sha256, read.key, read.extension) == (sealed.sha256, sealed.key, extension)
+
+
+@pytest.mark.parametrize(("extension", "name"), FORMATS.items())
+def test_pillow_opens_it_and_reads_when_where_who_and_how_sure(
+    make_face: Make, extension: str, name: str
+) -> None:
+    taken = datetime(2026, 2, 3, 4, 5, 6, 70_000, tzinfo=UTC)
+    sealed = make_face(encoded(extension), time=taken, score=0.87)
+    with Image.open(io.BytesIO(sealed.data)) as image:
+        image.load()
+        assert (image.format, image.size) == (name, (64, 81))
+        tags = image.getexif()
+        photo = tags.get_ifd(0x8769)
+    assert tags[0x010F] == "facerelay"
+    assert tags[0x0110] == "home/door"
+    assert "score 0.87" in tags[0x010E]
+    assert photo[0x9003] == "2026:02:03 04:05:06"
+    assert (photo[0x9291], photo[0x9011]) == ("070000", "+00:00")
+    assert uuid.UUID(photo[0xA420]) == uuid.UUID(sealed.face.id)
+
+
+def test_the_key_follows_from_the_face_alone(make_face: Make) -> None:
+    east = timezone(timedelta(hours=5))
+    sealed = make_face(time=datetime(2026, 1, 1, 2, 0, 0, 5, tzinfo=east))
+    assert sealed.key == (
+        "faces/site=home/camera=door/date=2025-12-31/hour=21/"
+        f"210000.000005-{sealed.face.id}-{sealed.sha256[:8]}.jpg"
+    )
+
+
+def test_ids_are_uuid_version_7_and_sort_by_time() -> None:
+    ids = [face.new_id() for _ in range(100)]
+    assert len(set(ids)) == 100
+    assert {uuid.UUID(i).version for i in ids} == {7}
+    assert [i[:8] for i in ids] == sorted(i[:8] for i in ids)
+
+
+@pytest.mark.parametrize("extension", FORMATS)
+def test_a_picture_cut_short_is_truncated_at_any_length(make_face: Make, extension: str) -> None:
+    data = make_face(encoded(extension)).data
+    for length in range(12, len(data) - 1, 97):
+        with pytest.raises(face.FaceError) as caught:
+            face.unseal(data[:length], LIMITS)
+        assert caught.value.reason in {"truncated", "malformed", "no-pixels"}
+
+
+def test_a_truncated_face_still_tells_whose_it_is(make_face: Make) -> None:
+    sealed = make_face()
+    with pytest.raises(face.FaceError, match="cut off") as caught:
+        face.unseal(sealed.data[:-100], LIMITS)
+    assert caught.value.face == sealed.face
+
+
+def jpeg_of_size(width: int, height: int) -> bytes:
+    frame = struct.pack(">BHHBBBB", 8, height, width, 1, 1, 0x11, 0)
+    return b"\xff\xd8\xff\xc0" + struct.pack(">H", len(frame) + 2) + frame + b"\xff\xd9"
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (jpeg_of_size(60_000, 60_000), "too-many-pixels"),
+        (jpeg_of_size(0, 100), "no-pixels"),
+        (b"x" * 1_000_001, "too-large"),
+        (b"\x80\x04\x95\x10\x00.", "pickle"),
+        (b"", "not-a-picture"),
+        (b"<svg onload=alert(1)>", "not-a-picture"),
+        (b"\xff\xd8\xff", "truncated"),
+        (b"\xff\xd8" + b"\xff" * 900_000, "malformed"),
+        (b"\xff\xd8" + b"\xff\xe0\x00\x02" * 200_000, "malformed"),
+        (b"\x89PNG\r\n\x1a\n" + b"\x00\x00\x00\x00IHDR" * 20, "no-pixels"),
+    ],
+)
+def test_hostile_bytes_have_one_error_with_a_reason(data: bytes, reason: str) -> None:
+    with pytest.raises(face.FaceError) as caught:
+        face.unseal(data, LIMITS)
+    assert caught.value.reason == reason
+
+
+def test_a_sound_picture_of_somebody_else_is_not_ours(jpeg: bytes) -> None:
+    with pytest.raises(face.FaceError) as caught:
+        face.unseal(jpeg, LIMITS)
+    assert caught.value.reason == "not-ours"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"site": "../etc"}, {"camera": "A"}, {"seq": 0}, {"score": 1.5}, {"outbox": "no"},
+        {"box": (1, 2, 3, -4)}, {"parts": {"p": float("inf")}}, {"parts": {str(i): 0.0 for i in range(99)}},
+    ],
+)  # fmt: skip
+def test_a_face_that_lies_about_itself_is_malformed(make_face: Make, change: dict[str, Any]) -> None:
+    with pytest.raises(face.FaceError) as caught:
+        face.unseal(make_face(**change).data, LIMITS)
+    assert caught.value.reason == "malformed"
+
+
+def test_an_exif_block_that_claims_more_than_it_has_is_refused() -> None:
+    block = exif.build({0x010F: exif.ascii_tag("facerelay")}, {})
+    huge = block.replace(struct.pack("<HHI", 0x010F, 2, 10), struct.pack("<HHI", 0x010F, 2, 2**31))
+    assert huge != block
+    with pytest.raises(exif.ExifError, match="outside"):
+        exif.parse(huge)
+
+
+def test_big_endian_exif_of_other_tools_is_read() -> None:
+    entry = struct.pack(">HHI4s", 0x010F, 2, 3, b"ab\x00\x00")
+    assert exif.parse(b"MM\x00*" + struct.pack(">IH", 8, 1) + entry + b"\x00" * 4) == {0x010F: b"ab"}
+
+
+def test_an_exif_block_too_large_for_a_segment_is_refused(jpeg: bytes) -> None:
+    with pytest.raises(picture.PictureError, match="65000"):
+        picture.with_exif(jpeg, b"x" * 65_001)
+
+
+@given(
+    st.binary(max_size=400),
+    st.sampled_from([b"", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF\0\0\0\0WEBP"]),
+)
+@settings(max_examples=300, deadline=None)
+def test_any_bytes_give_a_face_or_that_one_error(tail: bytes, head: bytes) -> None:
+    try:
+        face.unseal(head + tail, LIMITS)
+    except face.FaceError as error:
+        assert re.fullmatch(r"[a-z0-9-]{1,40}", error.reason)
+
+
+@given(st.data())
+@settings(max_examples=200, deadline=None)
+def test_any_flipped_bytes_give_a_face_or_that_one_error(data: st.DataObject) -> None:
+    known = face.Face(
+        id=face.new_id(), outbox="a" * 32, run="b" * 8, seq=1, site="home", camera="door",
+        time=datetime.now(UTC), box=(1, 2, 3, 4), frame=(5, 6), score=0.5, quality=0.5,
+    )  # fmt: skip
+    soil = bytearray(face.seal(known, encoded(data.draw(st.sampled_from(sorted(FORMATS))))).data)
+    for _ in range(data.draw(st.integers(1, 8))):
+        soil[data.draw(st.integers(0, min(len(soil), 700) - 1))] = data.draw(st.integers(0, 255))
+    try:
+        face.unseal(bytes(soil), LIMITS)
+    except face.FaceError as error:
+        assert re.fullmatch(r"[a-z0-9-]{1,40}", error.reason)
