@@ -159,10 +159,11 @@ def _section(name: str, field: FieldInfo, given: Any) -> Iterator[str]:  # noqa:
     model = section_of(field)
     assert model is not None  # noqa: S101 - by the caller's choice
     yield f"# {field.title}: {field.description}"
+    many = typing.get_origin(field.annotation) is tuple
+    head = f"[[{name}]]" if many else f"[{name}]"
+    optional = many or field.default is None
     for entry in given if isinstance(given, list) else [given]:
-        many = isinstance(given, list)
-        head = f"[[{name}]]" if many else f"[{name}]"
-        yield head if entry is not None or not many else f"# {head}"
+        yield f"# {head}" if optional and entry is None else head
         for key, inner in model.model_fields.items():
             yield from _setting(key, inner, (entry or {}).get(key))
 

@@ -58,10 +58,6 @@ class FaceTopic:
         """The subscription that takes the faces of every camera."""
         return re.sub(r"[^/]*\{(?:site|camera)\}[^/]*", "+", self.template)
 
-    def site_filter(self, site: str) -> str:
-        """Return the subscription that takes one site's faces; all of them where the topic names no site."""
-        return re.sub(r"[^/]*\{camera\}[^/]*", "+", self.template.replace("{site}", site))
-
 
 def receipts(site: str, outbox: str) -> str:
     """Return the topic of the receipts for one outbox."""

@@ -254,20 +254,24 @@ class Relay:
         again = [f for f in overdue if f.sends]
         if not again or not self._receipts:
             return
-        if self._link is not True or self._silent(now):
-            self._probe(again, now)
-            return
-        for flight in again:
-            flight.unanswered += self._heard > flight.last
+        passed_over = [f for f in again if self._heard > f.last] if self._link else []
+        unheard = [f for f in again if f not in passed_over]
+        for flight in passed_over:
+            flight.unanswered += 1
             if flight.unanswered >= self._max_unanswered:
                 self._park(flight)
             else:
                 self._send(flight)
+        if unheard and (not self._link or self._silent(unheard, now)):
+            self._probe(unheard, now)
+        else:
+            for flight in unheard:
+                self._send(flight)
 
-    def _silent(self, now: float) -> bool:
+    def _silent(self, unheard: list[_Flight], now: float) -> bool:
         """Whether nothing at all was answered for too long."""
-        oldest = min(flight.first for flight in self._flights.values())
-        return now - max(self._heard, self._up_since, oldest) > max(_SILENCE, 3 * self._trip.overdue)
+        since = max(self._heard, self._up_since, min(flight.first for flight in unheard))
+        return now - since > max(_SILENCE, 3 * self._trip.overdue)
 
     def _probe(self, overdue: list[_Flight], now: float) -> None:
         """No answer at all: try one face at a time, and say so."""

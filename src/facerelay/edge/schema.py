@@ -143,6 +143,14 @@ def inherited(db: sqlite3.Connection) -> list[str]:
     return [outbox for (outbox,) in rows]
 
 
+def last_key(db: sqlite3.Connection) -> str | None:
+    """Return the key of the face that was answered last."""
+    found = db.execute(
+        "SELECT key FROM faces WHERE state IN ('stored', 'sent') ORDER BY row DESC LIMIT 1"
+    ).fetchone()
+    return str(found[0]) if found else None
+
+
 def entries(db: sqlite3.Connection, outbox: str, states: tuple[str, ...]) -> Iterator[Entry]:
     """Yield the faces in some states, in the order of their capture."""
     marks = ",".join("?" * len(states))

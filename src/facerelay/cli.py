@@ -1,0 +1,294 @@
+"""The command line: one command a role, no logic."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+from rich.console import Console
+
+from facerelay import __version__, settings
+from facerelay.commands import running
+
+F = TypeVar("F", bound=Callable[..., Any])
+log = logging.getLogger("facerelay")
+
+_CONFIG_HELP = "The settings (`facerelay init` writes them)."
+_SET_HELP = "One setting over those of the file, such as broker.url=mqtt://host:1883."
+
+
+def _settings(command: F) -> F:
+    command = click.option(
+        "-c", "--config", type=click.Path(path_type=Path), envvar="FACERELAY_CONFIG", help=_CONFIG_HELP
+    )(command)
+    return click.option("--set", "flags", multiple=True, metavar="KEY=VALUE", help=_SET_HELP)(command)
+
+
+class _Group(click.Group):
+    """Turns what can go wrong into a line that says what to do, and an exit code."""
+
+    def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - click's own type
+        try:
+            return super().invoke(ctx)
+        except settings.ConfigError as error:
+            click.echo(f"facerelay: {error}", err=True)
+            ctx.exit(2)
+        except (click.exceptions.Exit, click.ClickException, click.Abort):
+            raise
+        except ModuleNotFoundError as error:
+            click.echo(f"facerelay: {error.name} is not installed: pip install 'facerelay[all]'", err=True)
+            ctx.exit(2)
+        except Exception as error:
+            if _unexpected(error):
+                raise
+            click.echo(f"facerelay: {error}", err=True)
+            ctx.exit(1)
+
+
+def _unexpected(error: Exception) -> bool:
+    """Whether an error is a fault of ours, and so deserves its traceback."""
+    ours = type(error).__module__.startswith("facerelay.")
+    return not (ours or isinstance(error, OSError))
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__)
+@click.option("-v", "--verbose", is_flag=True, help="Log more.")
+@click.option("--parent", type=int, hidden=True, help="End when this process is gone.")
+def main(*, verbose: bool, parent: int | None) -> None:
+    """Faces from a camera at the edge to a bucket in the cloud: nothing lost, every one accounted for."""
+    running.set_up_log(verbose=verbose)
+    if parent is not None:
+        running.follow(parent)
+
+
+@main.command()
+@click.option(
+    "--source",
+    help="A camera's number, a file, a folder of clips, a URL; else a webcam, or the built-in scene.",
+)
+@click.option("--bucket", help="Where to store: a folder, or s3://bucket (keys from the environment).")
+@click.option(
+    "--exit",
+    "until_end",
+    is_flag=True,
+    help="End with the source; audit; the ledger as JSON on the last line.",
+)
+@click.option(
+    "--pace/--no-pace",
+    default=None,
+    help="Play files in real time; with --exit, as fast as it goes by default.",
+)
+@click.option(
+    "--dir",
+    "folder",
+    type=click.Path(path_type=Path),
+    default="facerelay-demo",
+    show_default=True,
+    help="Where a run keeps its state.",
+)
+@click.option(
+    "--edge-broker",
+    type=click.Choice(["embedded", "mosquitto"]),
+    default="embedded",
+    show_default=True,
+    help="The broker at the edge.",
+)
+@click.option(
+    "--cloud-broker",
+    type=click.Choice(["embedded", "mosquitto"]),
+    default="embedded",
+    show_default=True,
+    help="The broker in the cloud.",
+)
+@click.option(
+    "--link",
+    type=click.Choice(["forward", "bridge"]),
+    default="forward",
+    show_default=True,
+    help="Our forwarder, or Mosquitto's own bridge.",
+)
+@click.option("--set", "flags", multiple=True, metavar="KEY=VALUE", help="A setting, for every role.")
+def demo(**options: Any) -> None:  # noqa: ANN401 - click's options
+    """Show the whole chain on this machine: camera, brokers, forwarder, store, bucket, a page of faces."""
+    from facerelay.commands.demo import Options, show  # noqa: PLC0415 - a command loads what it needs
+
+    sys.exit(show(Options(**options)))
+
+
+@main.command()
+@_settings
+@click.option(
+    "--exit", "until_end", is_flag=True, help="End when the cameras have ended and all faces have an answer."
+)
+def capture(config: Path | None, flags: tuple[str, ...], *, until_end: bool) -> None:
+    """Watch the cameras, keep their faces in the outbox, and send them."""
+    from facerelay.edge.capture import capture as role  # noqa: PLC0415 - a command loads what it needs
+
+    known = settings.load(config, flags=flags)
+    if not known.camera:
+        raise settings.ConfigError("no camera: add a [[camera]] with a name and a source")
+    running.run(lambda stop: role(known, running.connector(known), stop=stop, until_end=until_end))
+
+
+@main.command()
+@_settings
+def broker(config: Path | None, flags: tuple[str, ...]) -> None:
+    """Run the embedded MQTT broker at this side's address."""
+    from facerelay.link.broker import run_broker  # noqa: PLC0415 - a command loads what it needs
+
+    known = settings.load(config, flags=flags)
+    most = known.limits.message_bytes
+    running.run(lambda stop: running.until(stop, run_broker(known.broker, max_message=most)))
+
+
+@main.command()
+@_settings
+def forward(config: Path | None, flags: tuple[str, ...]) -> None:
+    """Carry faces from this side's broker to the cloud's, and receipts back."""
+    from facerelay.link.forward import forward as role  # noqa: PLC0415 - a command loads what it needs
+
+    known = settings.load(config, flags=flags)
+    if known.cloud is None:
+        raise settings.ConfigError("no cloud broker: add a [cloud] section with its url")
+    work = role(
+        edge=known.broker, cloud=known.cloud, site=known.site, faces=known.face_topic.filter,
+        qos=known.level, delivery=known.delivery, window=known.forward.window,
+        max_message=known.limits.message_bytes,
+    )  # fmt: skip
+    running.run(lambda stop: running.until(stop, work))
+
+
+@main.command()
+@_settings
+def store(config: Path | None, flags: tuple[str, ...]) -> None:
+    """Save what arrives at this side's broker to the bucket, and answer with receipts."""
+    from facerelay.cloud.store import serve_store  # noqa: PLC0415 - a command loads what it needs
+
+    known = settings.load(config, flags=flags)
+    running.run(lambda stop: running.until(stop, serve_store(known, running.connector(known))))
+
+
+@main.command()
+@_settings
+def gallery(config: Path | None, flags: tuple[str, ...]) -> None:
+    """Show the latest faces of the bucket on a page, on loopback."""
+    from facerelay.cloud.gallery import serve_gallery  # noqa: PLC0415 - a command loads what it needs
+
+    known = settings.load(config, flags=flags)
+    running.run(lambda stop: running.until(stop, serve_gallery(known)))
+
+
+@main.command()
+@click.argument("side", type=click.Choice(["edge", "cloud"]))
+@click.argument("path", type=click.Path(path_type=Path), required=False)
+def init(side: str, path: Path | None) -> None:
+    """Write a commented configuration for one side (to PATH, edge.toml or cloud.toml)."""
+    from facerelay.commands.init import write  # noqa: PLC0415 - a command loads what it needs
+
+    click.echo(write(side, path or Path(f"{side}.toml")))
+
+
+@main.command()
+@_settings
+@click.option("--audit", "prove", is_flag=True, help="Prove the books from the bucket's own bytes.")
+@click.option("--bucket", help="The bucket to audit, if the settings name none.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+def ledger(
+    config: Path | None, flags: tuple[str, ...], *, prove: bool, bucket: str | None, as_json: bool
+) -> None:
+    """Print the books per camera: captured = stored + waiting + dropped + refused + erased."""
+    from facerelay.commands import books  # noqa: PLC0415 - a command loads what it needs
+
+    known = settings.load(config, flags=(*flags, *([f"bucket.url={bucket}"] if bucket else [])))
+    found, proof = asyncio.run(books.audited(known)) if prove else (books.read(known.outbox.path), None)
+    if as_json:
+        click.echo(books.as_json(found))
+    else:
+        Console().print(books.as_table(found))
+        for line in books.findings(found, proof):
+            click.echo(line)
+    sys.exit(0 if found.closes and not found.lost else 1)
+
+
+@main.command()
+@_settings
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--camera", default="send", show_default=True, help="The camera to send as.")
+@click.option("--timeout", default=30.0, show_default=True, help="Seconds to wait for the receipts.")
+def send(
+    config: Path | None, flags: tuple[str, ...], files: tuple[Path, ...], camera: str, timeout: float
+) -> None:
+    """Send pictures through the whole chain, one message each: the way to try a link."""
+    from facerelay.commands.send import send as work  # noqa: PLC0415 - a command loads what it needs
+
+    known = settings.load(config, flags=flags)
+    sys.exit(running.run(lambda _: work(known, files, camera=camera, timeout=timeout)))
+
+
+@main.command("ls")
+@_settings
+@click.argument("prefix", default="faces/")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+def list_(config: Path | None, flags: tuple[str, ...], prefix: str, *, as_json: bool) -> None:
+    """List what the bucket holds, below a PREFIX."""
+    from facerelay.commands.objects import listing  # noqa: PLC0415 - a command loads what it needs
+
+    asyncio.run(listing(settings.load(config, flags=flags), prefix, as_json=as_json))
+
+
+@main.command()
+@_settings
+@click.argument("keys", nargs=-1, required=True)
+@click.option("-o", "--output", type=click.Path(path_type=Path), default=".", help="The folder to write to.")
+def get(config: Path | None, flags: tuple[str, ...], keys: tuple[str, ...], output: Path) -> None:
+    """Fetch objects from the bucket into a folder, and say what their EXIF knows."""
+    from facerelay.commands.objects import fetch  # noqa: PLC0415 - a command loads what it needs
+
+    asyncio.run(fetch(settings.load(config, flags=flags), keys, output))
+
+
+@main.command()
+@_settings
+@click.option("--id", "ids", multiple=True, help="A face's id; may be said again.")
+@click.option("--site", help="All faces of a site.")
+@click.option("--camera", help="All faces of a camera of that site.")
+@click.option("--from", "start", type=click.DateTime(), help="From this time on, UTC.")
+@click.option("--to", "end", type=click.DateTime(), help="Until this time, UTC.")
+@click.option("--yes", is_flag=True, help="Don't ask.")
+def erase(config: Path | None, flags: tuple[str, ...], *, yes: bool, **chosen: Any) -> None:  # noqa: ANN401 - click's options
+    """Erase faces for good: what is sent again later is erased too. Prints a line of proof."""
+    from facerelay.commands.objects import erase as work  # noqa: PLC0415 - a command loads what it needs
+
+    known = settings.load(config, flags=flags)
+    if not yes:
+        click.confirm("Erase these faces for ever?", abort=True)
+    asyncio.run(work(known, **chosen))
+
+
+@main.command()
+@_settings
+def doctor(config: Path | None, flags: tuple[str, ...]) -> None:
+    """Check cameras, model, brokers, bucket and clock, and say what to do."""
+    from facerelay.commands.doctor import examine  # noqa: PLC0415 - a command loads what it needs
+
+    sys.exit(asyncio.run(examine(settings.load(config, flags=flags))))
+
+
+@main.group()
+def bridge() -> None:
+    """Let a broker's own bridge be the link, in place of the forwarder."""
+
+
+@bridge.command("mosquitto")
+@_settings
+def bridge_mosquitto(config: Path | None, flags: tuple[str, ...]) -> None:
+    """Print the bridge as Mosquitto's configuration, for the edge's mosquitto.conf."""
+    from facerelay.commands.bridge import bridge_config  # noqa: PLC0415 - a command loads what it needs
+
+    click.echo(bridge_config(settings.load(config, flags=flags)), nl=False)

@@ -1,0 +1,95 @@
+"""The books as people and scripts read them, and the audit that proves them from the bucket's own bytes."""
+
+from __future__ import annotations
+
+import json
+from contextlib import closing
+from pathlib import Path
+from typing import Any, Final
+
+from rich.table import Table
+
+from facerelay.cloud.audit import Audit, Wanted, audit
+from facerelay.cloud.bucket import open_bucket
+from facerelay.config import Config
+from facerelay.edge import schema
+from facerelay.topics import Account, Ledger
+
+_COLUMNS: Final = (
+    "frames", "detections", "captured", "stored", "waiting", "dropped", "refused", "erased",
+    "duplicates", "bytes",
+)  # fmt: skip
+
+
+_MOST_NAMED: Final = 100
+
+
+def read(path: Path) -> Ledger:
+    """Return the books of an outbox, which its owner may be writing meanwhile.
+
+    Raises:
+        OutboxError: no such outbox.
+    """
+    with closing(schema.open_books(path)) as db:
+        return schema.ledger(db)
+
+
+async def audited(config: Config) -> tuple[Ledger, Audit]:
+    """Return the books with `lost` from an audit: each face that was answered or sent, in the bucket's bytes.
+
+    Raises:
+        OutboxError: no such outbox.
+        BucketError: the bucket cannot be read.
+    """
+    with closing(schema.open_books(config.outbox.path)) as db:
+        books = schema.ledger(db)
+        answered = schema.entries(db, books.outbox, ("stored", "sent"))
+        wanted = [Wanted(id=entry.id, sha256=entry.sha256, key=entry.key) for entry in answered]
+    found = await audit(open_bucket(config.bucket), wanted)
+    return books.model_copy(update={"lost": len(found.lost)}), found
+
+
+def as_json(books: Ledger) -> str:
+    """Return the books as one line of JSON; `sent` stands only where nothing is receipted."""
+    cameras = {name: _plain(account) for name, account in books.cameras.items()}
+    return json.dumps({"cameras": cameras, "lost": books.lost})
+
+
+def _plain(account: Account) -> dict[str, Any]:
+    values = account.model_dump(exclude={"reasons"} | (set() if account.sent else {"sent"}))
+    return values | ({"reasons": account.reasons} if account.reasons else {})
+
+
+def as_table(books: Ledger) -> Table:
+    """Return the books as a table, with a line of sums."""
+    sent = any(account.sent for account in books.cameras.values())
+    columns = [*_COLUMNS[:4], *(["sent"] if sent else []), *_COLUMNS[4:]]
+    table = Table(show_footer=len(books.cameras) > 1)
+    total = sum(account.captured for account in books.cameras.values())
+    done = sum(account.stored + account.sent for account in books.cameras.values())
+    table.add_column("camera", footer=f"{done} of {total}")
+    for name in columns:
+        table.add_column(
+            name, justify="right", footer=str(sum(getattr(a, name) for a in books.cameras.values()))
+        )
+    table.add_column("p50 / p99 ms", justify="right")
+    for camera, account in books.cameras.items():
+        latency = account.latency_ms
+        times = "" if latency.p50 is None else f"{latency.p50:.0f} / {latency.p99:.0f}"
+        table.add_row(camera, *(str(getattr(account, name)) for name in columns), times)
+    return table
+
+
+def findings(found: Ledger, proof: Audit | None) -> list[str]:
+    """Return what there is to say of the books in words."""
+    lines = (
+        [] if found.closes else ["The books do not close: this is a fault of facerelay, please report it."]
+    )
+    reasons = {
+        f"{camera}: {n} {reason}" for camera, a in found.cameras.items() for reason, n in a.reasons.items()
+    }
+    lines += sorted(reasons)
+    if proof is not None:
+        lines.append(f"Audited from the bucket's own bytes: {len(proof.lost)} lost.")
+        lines += [f"lost: {face_id}" for face_id in proof.lost[:_MOST_NAMED]]
+    return lines

@@ -1,0 +1,246 @@
+"""The whole chain on this machine: each role a process of its own, two brokers, as it is deployed."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import signal
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final
+
+import click
+from rich.console import Console
+
+from facerelay import settings
+from facerelay.cloud.contract import BucketError
+from facerelay.commands import books
+from facerelay.commands.show import Screen
+from facerelay.commands.supervise import FallenError, Role, ours
+from facerelay.config import Config
+from facerelay.edge.camera import SCENE, expand
+from facerelay.edge.schema import OutboxError
+from facerelay.settings import ConfigError
+from facerelay.topics import Ledger
+
+_START_S: Final = 30.0
+_DRAIN_S: Final = 10.0
+_LOOK_S: Final = 0.1
+_MOSQUITTO_PLACES: Final = "/usr/sbin:/usr/local/sbin:/opt/homebrew/sbin"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What the command line asks for; see `facerelay demo --help`."""
+
+    source: str | None
+    bucket: str | None
+    until_end: bool
+    pace: bool | None
+    folder: Path
+    edge_broker: str
+    cloud_broker: str
+    link: str
+    flags: tuple[str, ...]
+
+
+def show(options: Options) -> int:
+    """Run the demonstration, and return the exit code.
+
+    Raises:
+        ConfigError: an option or a source that cannot be.
+    """
+    if options.link == "bridge" and options.edge_broker != "mosquitto":
+        raise ConfigError("--link bridge is Mosquitto's own: it needs --edge-broker mosquitto")
+    source = options.source or _first_source()
+    folder = (options.folder / f"{datetime.now().astimezone():%Y%m%d-%H%M%S}").absolute()
+    (folder / "logs").mkdir(parents=True)
+    edge, cloud = _configure(options, source, folder)
+    roles = _roles(options, edge, cloud, folder)
+    click.echo(
+        f"facerelay demo: {source} into {cloud.bucket.url}; logs, settings and state in {folder}", err=True
+    )
+    try:
+        with _ended_by_signals():
+            code = _play(roles, edge, cloud)
+    except (KeyboardInterrupt, FallenError) as error:
+        code = 1 if isinstance(error, FallenError) else 0
+        click.echo(str(error) or "ending …", err=True)
+    finally:
+        _end(roles)
+    return max(code, _close(options, edge, cloud))
+
+
+def _first_source() -> str:
+    """The webcam if there is one, else the built-in scene."""
+    return "0" if Path("/dev/video0").exists() else SCENE
+
+
+def _configure(options: Options, source: str, folder: Path) -> tuple[Config, Config]:
+    """Write the two sides' settings, as a user would, and read them back."""
+    edge_url, cloud_url = (f"mqtt://127.0.0.1:{port}" for port in _free_ports(2))
+    pace = not options.until_end if options.pace is None else options.pace
+    cameras = [{"name": name, "source": path, "pace": pace} for name, path in expand(source)]
+    page = 8080 if _is_free(8080) else _free_ports(1)[0]
+    values: dict[str, dict[str, Any]] = {
+        "edge": {
+            "site": "demo", "broker": {"url": edge_url, "data": "edge-broker"}, "cloud": {"url": cloud_url},
+            "camera": cameras, "bucket": {"url": _bucket_url(options, folder)},
+        },
+        "cloud": {
+            "broker": {"url": cloud_url, "data": "cloud-broker"}, "gallery": {"port": page},
+            "bucket": {"url": _bucket_url(options, folder)},
+        },
+    }  # fmt: skip
+    sides = {"edge": (*settings.EDGE, "bucket"), "cloud": settings.CLOUD}
+    for side, names in sides.items():
+        (folder / f"{side}.toml").write_text(settings.template(names, values[side]), encoding="utf-8")
+    edge, cloud = (settings.load(folder / f"{side}.toml", flags=options.flags) for side in sides)
+    return edge, cloud
+
+
+def _bucket_url(options: Options, folder: Path) -> str:
+    if options.bucket is None:
+        return f"file://{folder}/bucket"
+    return options.bucket if "://" in options.bucket else f"file://{Path(options.bucket).absolute()}"
+
+
+def _roles(options: Options, edge: Config, cloud: Config, folder: Path) -> list[Role]:
+    """Return the processes in the order of their start."""
+    both = [word for flag in options.flags for word in ("--set", flag)]
+
+    def role(name: str, side: str, *words: str, called: str | None = None) -> Role:
+        command = ours(name, "-c", str(folder / f"{side}.toml"), *both, *words)
+        return Role(called or name, command, folder / "logs" / f"{called or name}.log")
+
+    edge_broker, cloud_broker = (
+        role("broker", "edge", called="edge-broker"),
+        role("broker", "cloud", called="cloud-broker"),
+    )
+    if options.edge_broker == "mosquitto":
+        edge_broker.command = _mosquitto(edge, folder / "edge-broker", bridged=options.link == "bridge")
+    if options.cloud_broker == "mosquitto":
+        cloud_broker.command = _mosquitto(cloud, folder / "cloud-broker", bridged=False)
+    capture = role("capture", "edge", *(["--exit"] if options.until_end else []))
+    capture.lasting = not options.until_end
+    link = [role("forward", "edge")] if options.link == "forward" else []
+    return [cloud_broker, edge_broker, role("store", "cloud"), *link, role("gallery", "cloud"), capture]
+
+
+def _mosquitto(config: Config, folder: Path, *, bridged: bool) -> list[str]:
+    """Write a Mosquitto configuration, and return the command that runs it."""
+    from facerelay.commands.bridge import bridge_config  # noqa: PLC0415 - where Mosquitto is asked for
+    from facerelay.link.bridge import mosquitto_listener  # noqa: PLC0415 - as above
+
+    program = shutil.which("mosquitto") or shutil.which("mosquitto", path=_MOSQUITTO_PLACES)
+    if program is None:
+        raise ConfigError("mosquitto is not installed: apt-get install mosquitto, or leave out the option")
+    folder.mkdir(parents=True, exist_ok=True)
+    text = mosquitto_listener(config.broker, data=folder, max_message=config.limits.message_bytes)
+    path = folder / "mosquitto.conf"
+    path.write_text(text + (bridge_config(config) if bridged else ""), encoding="utf-8")
+    path.chmod(0o600)
+    return [program, "-c", str(path)]
+
+
+def _play(roles: list[Role], edge: Config, cloud: Config) -> int:
+    """Start the roles, show the books until the end, and return capture's exit code."""
+    *before, capture = roles
+    for role in before:
+        role.start()
+        if role.name.endswith("broker"):
+            _wait_for((cloud if role.name.startswith("cloud") else edge).broker.port, role)
+    capture.start()
+    page = f"http://{cloud.gallery.host}:{cloud.gallery.port}/"
+    with Screen(edge.outbox.path, page=page, plain=not sys.stderr.isatty()) as screen:
+        while capture.process is not None and (capture.lasting or capture.process.poll() is None):
+            for role in roles:
+                role.look()
+            screen.draw()
+            time.sleep(_LOOK_S)
+        screen.draw(last=True)
+    assert capture.process is not None  # noqa: S101 - it was started above
+    if capture.process.returncode:
+        click.echo(f"capture: {capture.last_words()}", err=True)
+    return 1 if capture.process.returncode else 0
+
+
+def _close(options: Options, edge: Config, cloud: Config) -> int:
+    """Print the books; audited, and as JSON, if it was to end. Return 1 if a face is unaccounted for."""
+    try:
+        found = _audited(edge) if options.until_end else books.read(edge.outbox.path)
+    except (OutboxError, BucketError) as error:
+        click.echo(f"facerelay: {error}", err=True)
+        return 1
+    errors = Console(stderr=True)
+    errors.print(books.as_table(found))
+    if found.lost is not None:
+        errors.print(f"Audited from the bucket's own bytes: {found.lost} lost.")
+    errors.print(f"The faces are in {cloud.bucket.url}", soft_wrap=True)
+    if options.until_end:
+        click.echo(books.as_json(found))
+    return 0 if found.closes and not found.lost else 1
+
+
+def _audited(config: Config) -> Ledger:
+    """Audit; where brokers are believed, what they were given may still be on its way."""
+    until = time.monotonic() + (0 if config.delivery == "receipt" else _DRAIN_S)
+    while True:
+        found, _ = asyncio.run(books.audited(config))
+        if not found.lost or time.monotonic() >= until:
+            return found
+        time.sleep(_LOOK_S)
+
+
+def _end(roles: list[Role]) -> None:
+    """End them in the direction of the faces, so that each can still hand on what it has."""
+    order = ("capture", "forward", "edge-broker", "store", "gallery", "cloud-broker")
+    for role in sorted(roles, key=lambda role: order.index(role.name)):
+        role.end()
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """SIGTERM ends like Ctrl-C does: cleanly."""
+
+    def end(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _wait_for(port: int, role: Role) -> None:
+    until = time.monotonic() + _START_S
+    while time.monotonic() < until:
+        role.look()
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(_LOOK_S)
+    raise FallenError(f"{role.name} does not answer on port {port}: {role.last_words()}")
+
+
+def _free_ports(count: int) -> list[int]:
+    probes = [socket.socket() for _ in range(count)]
+    try:
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [int(probe.getsockname()[1]) for probe in probes]
+    finally:
+        for probe in probes:
+            probe.close()
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) != 0

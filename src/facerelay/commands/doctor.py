@@ -1,0 +1,102 @@
+"""Look at everything a machine needs, and say of what is wrong what to do."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import click
+
+from facerelay.commands.running import connector
+from facerelay.config import Broker, Camera, Config
+from facerelay.edge.clock import clock_state
+
+_CONNECT_S: Final = 5.0
+_FRAME_S: Final = 15.0
+_MARKS: Final = {True: "ok   ", False: "FAIL "}
+
+Check = Callable[[], Awaitable[str]]
+
+
+class CheckError(Exception):
+    """Something is wrong; the message says what to do."""
+
+
+async def examine(config: Config) -> int:
+    """Run all checks that the settings call for, print a line each, and return the exit code."""
+    checks: list[tuple[str, Check]] = [("broker", lambda: _broker(config, config.broker, "broker.url"))]
+    if config.cloud is not None:
+        cloud = config.cloud
+        checks.append(("cloud broker", lambda: _broker(config, cloud, "cloud.url")))
+    if config.camera:
+        checks.append(("model", lambda: _model(config)))
+        checks += [(f"camera {camera.name}", _camera_check(camera)) for camera in config.camera]
+    else:
+        checks.append(("bucket", lambda: _bucket(config)))
+    checks.append(("clock", _clock))
+    return max([await _examine(name, check) for name, check in checks])
+
+
+async def _examine(name: str, check: Check) -> int:
+    try:
+        word, fine = await check(), True
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is the finding
+        word, fine = f"{error}", False
+    click.echo(f"{_MARKS[fine]} {name}: {word}")
+    return 0 if fine else 1
+
+
+async def _broker(config: Config, broker: Broker, setting: str) -> str:
+    session = connector(config, broker)(client_id=f"{config.site}-doctor", subscribe=(), clean=True, window=1)
+    async with session:
+        try:
+            await asyncio.wait_for(session.wait_connected(), _CONNECT_S)
+        except TimeoutError:
+            raise CheckError(
+                f"no answer from {broker.url} in {_CONNECT_S:.0f} s: is a broker running there (`facerelay"
+                f" broker`)? See {setting}, username and password"
+            ) from None
+    return f"{broker.url} answers"
+
+
+async def _model(config: Config) -> str:
+    from facerelay.edge.detect import make_detector  # noqa: PLC0415 - the cloud has no detector
+
+    detector = await asyncio.to_thread(make_detector, config.detect.model)
+    return f"{type(detector).__name__} is ready"
+
+
+def _camera_check(camera: Camera) -> Check:
+    return lambda: asyncio.wait_for(asyncio.to_thread(_one_frame, camera), _FRAME_S + 1)
+
+
+def _one_frame(camera: Camera) -> str:
+    from facerelay.edge.camera import expand, open_camera  # noqa: PLC0415 - the cloud has no camera
+
+    stop = threading.Event()
+    timer = threading.Timer(_FRAME_S, stop.set)
+    timer.start()
+    try:
+        for _, source in expand(camera.source):
+            for frame in open_camera(source, pace=False, stop=stop):
+                height, width = frame.image.shape[:2]
+                return f"a frame of {width}x{height}"
+        raise CheckError(f"no frame in {_FRAME_S:.0f} s: see its source")
+    finally:
+        timer.cancel()
+
+
+async def _bucket(config: Config) -> str:
+    from facerelay.cloud.bucket import open_bucket  # noqa: PLC0415 - the edge needs no bucket
+
+    return str(await open_bucket(config.bucket).probe())
+
+
+async def _clock() -> str:
+    state = clock_state()
+    advice = (
+        "" if state == "synchronised" else ": faces say so in their EXIF; run chrony or systemd-timesyncd"
+    )
+    return f"{state}{advice}"

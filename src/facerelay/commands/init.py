@@ -1,0 +1,51 @@
+"""Write a first configuration."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Final
+
+from facerelay import settings
+
+_FIRST: Final[dict[str, tuple[tuple[str, ...], dict[str, Any]]]] = {
+    "edge": (
+        settings.EDGE,
+        {
+            "site": "home",
+            "broker": {"url": "mqtt://127.0.0.1:1883"},
+            "cloud": {"url": "mqtt://127.0.0.1:2883"},
+            "camera": [{"name": "door", "source": "0"}],
+        },
+    ),
+    "cloud": (
+        settings.CLOUD,
+        {
+            "broker": {"url": "mqtt://127.0.0.1:2883", "data": "cloud-broker"},
+            "bucket": {"url": "file://bucket"},
+        },
+    ),
+}
+
+
+def write(side: str, path: Path) -> str:
+    """Write the configuration of one side, never over a file, and return what to do next.
+
+    Raises:
+        ConfigError: the file exists, or cannot be written.
+    """
+    names, values = _FIRST[side]
+    text = settings.template(names, values)
+    try:
+        with os.fdopen(
+            os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8"
+        ) as file:
+            file.write(text)
+    except FileExistsError:
+        raise settings.ConfigError(f"{path}: exists; name another file, or remove it first") from None
+    except OSError as error:
+        raise settings.ConfigError(f"{path}: {error.strerror}") from None
+    roles = ("broker", "forward", "capture") if side == "edge" else ("broker", "store", "gallery")
+    lines = [f"{path} written. Read it, set what differs here, then:"]
+    lines += [f"  facerelay doctor -c {path}"] + [f"  facerelay {role} -c {path}" for role in roles]
+    return "\n".join(lines)

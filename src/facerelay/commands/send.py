@@ -1,0 +1,95 @@
+"""Send pictures through the whole chain: each is a face of its own, and waits for its receipt."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+import click
+
+from facerelay import face, picture
+from facerelay.commands.running import connector
+from facerelay.config import Config
+from facerelay.edge import schema
+from facerelay.edge.capture import relaying
+from facerelay.edge.clock import clock_state
+from facerelay.edge.outbox import Outbox
+
+_LOOK_S: Final = 0.1
+
+
+class SendError(Exception):
+    """A file cannot be sent; the message names it."""
+
+
+async def send(config: Config, files: tuple[Path, ...], *, camera: str, timeout: float) -> int:  # noqa: ASYNC109 - the user's setting
+    """Send files as faces of a camera; prints each one's key and what became of it.
+
+    They wait in an outbox of their own beside the configured one, which a running capture holds; what
+    has no receipt in time stays there, and goes with the next call.
+
+    Returns:
+        The exit code: 0 if all are stored.
+
+    Raises:
+        SendError: a file is no picture that can be sent.
+    """
+    path = config.outbox.path.with_name(config.outbox.path.name + ".send")
+    most = config.limits.message_bytes
+    with Outbox(path, max_bytes=config.outbox.max_bytes, max_message=most) as outbox:
+        sealed = [_seal(config, outbox, file, camera) for file in files]
+        for each in sealed:
+            outbox.put(each, chosen=time.time()).result()
+        async with relaying(config, outbox, connector(config)):
+            await _answered(outbox, timeout)
+    with closing(schema.open_books(path)) as db:
+        states = ("stored", "sent", "waiting", "refused", "dropped", "erased")
+        became = {entry.id: entry for entry in schema.entries(db, outbox.id, states)}
+    for file, each in zip(files, sealed, strict=True):
+        entry = became[each.face.id]
+        click.echo(f"{file}: {entry.state}{f' ({entry.reason})' if entry.reason else ''} {each.key}")
+    if any(became[each.face.id].state == "waiting" for each in sealed):
+        click.echo("No receipt yet: see `facerelay doctor`. They wait in the outbox.", err=True)
+    return 0 if all(became[each.face.id].state in {"stored", "sent"} for each in sealed) else 1
+
+
+async def _answered(outbox: Outbox, timeout: float) -> None:  # noqa: ASYNC109 - the user's setting
+    until = time.monotonic() + timeout
+    while time.monotonic() < until and outbox.waiting().result() > 0:  # noqa: ASYNC110 - it is the disk that answers
+        await asyncio.sleep(_LOOK_S)
+
+
+def _seal(config: Config, outbox: Outbox, file: Path, camera: str) -> face.Sealed:
+    most = config.limits.message_bytes
+    try:
+        with file.open("rb") as opened:
+            data = opened.read(most + 1)
+        seen = picture.read(data, max_bytes=most, max_pixels=config.limits.pixels)
+        if seen.exif is not None:
+            data = _without_exif(config, data)
+        known = face.Face(
+            id=face.new_id(), outbox=outbox.id, run=outbox.run, seq=outbox.number(), site=config.site,
+            camera=camera, time=datetime.now(UTC), box=(0, 0, seen.width, seen.height),
+            frame=(seen.width, seen.height), score=1.0, quality=1.0, clock=clock_state(),
+        )  # fmt: skip
+        return face.seal(known, data)
+    except (OSError, picture.PictureError) as error:
+        raise SendError(f"{file}: {error}") from error
+
+
+def _without_exif(config: Config, data: bytes) -> bytes:
+    """Encode a picture anew, so that what another camera wrote about it does not travel along."""
+    import cv2  # noqa: PLC0415 - only where a picture has EXIF of its own
+    import numpy as np  # noqa: PLC0415 - as above
+
+    from facerelay.edge.crop import encode  # noqa: PLC0415 - as above
+
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    if image is None:
+        raise picture.PictureError("malformed", "the picture cannot be decoded")
+    form = config.picture
+    return encode(image, format=form.format, quality=form.quality, grey=form.grey, max_side=max(image.shape))  # type: ignore[arg-type] # OpenCV's own image type

@@ -1,0 +1,84 @@
+"""Roles as processes of their own: started, started again when they fall, ended in order by their ids."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+log = logging.getLogger(__name__)
+
+_END_S: Final = 10.0
+_FALLS: Final = 20
+_AGAIN_S: Final = 0.5
+
+
+class FallenError(Exception):
+    """A role does not stay up; the message ends with its last words."""
+
+
+@dataclass(slots=True)
+class Role:
+    """One process of the chain.
+
+    Attributes:
+        name: what people call it; its log is `<name>.log`.
+        command: how it is started.
+        lasting: whether it should run until it is told to end.
+    """
+
+    name: str
+    command: Sequence[str]
+    log: Path
+    lasting: bool = True
+    process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
+    falls: int = 0
+
+    def start(self) -> None:
+        """Start it, out of reach of the terminal's Ctrl-C: it is ended in its turn."""
+        with self.log.open("ab") as out:
+            self.process = subprocess.Popen(  # noqa: S603 - our own command line
+                self.command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True
+            )
+
+    def look(self) -> None:
+        """Start it again if it fell.
+
+        Raises:
+            FallenError: it falls again and again.
+        """
+        if self.process is None or self.process.poll() is None or not self.lasting:
+            return
+        self.falls += 1
+        if self.falls > _FALLS:
+            raise FallenError(f"{self.name} does not stay up: {self.last_words()}")
+        log.warning("%s ended with code %s: started again", self.name, self.process.returncode)
+        time.sleep(_AGAIN_S)
+        self.start()
+
+    def end(self) -> int:
+        """Ask it to end, force it if it does not, and return its exit code."""
+        if self.process is None:
+            return 0
+        self.process.terminate()
+        try:
+            return self.process.wait(_END_S)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            return self.process.wait(_END_S)
+
+    def last_words(self) -> str:
+        """Return the last line of its log."""
+        lines = self.log.read_text(errors="replace").strip().splitlines()
+        return lines[-1] if lines else "it said nothing"
+
+
+def ours(*words: str) -> list[str]:
+    """Return the command line of one of our roles, which ends with this process."""
+    return [sys.executable, "-m", "facerelay", "--parent", str(os.getpid()), *words]

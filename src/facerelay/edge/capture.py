@@ -1,0 +1,221 @@
+"""The capture role: cameras, detector, outbox and relay in one process."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Final
+
+from facerelay import topics
+from facerelay.config import Camera, Config
+from facerelay.edge.detect import make_detector
+from facerelay.edge.outbox import Outbox
+from facerelay.edge.relay import Relay
+from facerelay.edge.watcher import Watcher
+from facerelay.mqtt import Connect, Message, NotConnectedError, Session
+
+log = logging.getLogger(__name__)
+
+_LEDGER_EVERY_S: Final = 10.0
+_LOOK_S: Final = 0.2
+_STUCK_S: Final = 60.0
+
+
+class StuckError(Exception):
+    """The cameras have ended, faces wait, and nothing has moved for a minute.
+
+    Attributes:
+        waiting: how many faces wait; they are safe in the outbox.
+    """
+
+    def __init__(self, waiting: int) -> None:
+        super().__init__(
+            f"{waiting} faces wait and nothing moved for {_STUCK_S:.0f} s: they are safe in the outbox;"
+            " see that the brokers, the forwarder and the store run (`facerelay doctor`)"
+        )
+        self.waiting = waiting
+
+
+class CamerasFailedError(Exception):
+    """No camera could be watched."""
+
+
+def open_outbox(config: Config) -> Outbox:
+    """Open the outbox as the settings say.
+
+    Raises:
+        OutboxError: see there.
+    """
+    return Outbox(
+        config.outbox.path,
+        max_bytes=config.outbox.max_bytes,
+        max_message=config.limits.message_bytes,
+        keep_days=config.outbox.keep_days,
+    )
+
+
+async def capture(config: Config, connect: Connect, *, stop: asyncio.Event, until_end: bool = False) -> None:
+    """Watch the cameras and relay what they give, until `stop` is set.
+
+    Args:
+        config: this machine's settings.
+        connect: makes the session with the edge's broker.
+        stop: set it to end; what is in the outbox waits there for the next start.
+        until_end: end by itself when the cameras have ended and every face has its answer.
+
+    Raises:
+        OutboxError: the outbox cannot be used.
+        CamerasFailedError: no camera could be watched.
+        StuckError: with `until_end`, no answers come.
+    """
+    with open_outbox(config) as outbox:
+        async with relaying(config, outbox, connect):
+            await _watch(config, outbox, stop, until_end=until_end)
+
+
+@asynccontextmanager
+async def relaying(config: Config, outbox: Outbox, connect: Connect) -> AsyncIterator[Relay]:
+    """Relay an outbox to the broker for as long as the block runs; its ledger is published meanwhile."""
+    owners = {(config.site, outbox.id), *await asyncio.wrap_future(outbox.owners())}
+    downward = [(topics.receipts(site, owner), 1) for site, owner in sorted(owners)]
+    downward += [(topics.HELLOS, 1)] + ([] if config.direct else [(topics.link(config.site), 1)])
+    relay: Relay | None = None
+
+    def on_state(up: bool) -> None:  # noqa: FBT001 - the callback's shape
+        assert relay is not None  # noqa: S101 - it is made before the session is entered
+        relay.on_connected(up)
+        if config.direct:
+            relay.on_link(up)
+        elif not up:
+            relay.on_link(None)
+
+    session = connect(
+        client_id=f"{config.site}-capture-{outbox.id[:8]}",
+        subscribe=downward,
+        clean=True,
+        window=256,
+        on_state=on_state,
+    )
+
+    async def publish(topic: str, payload: bytes) -> None:
+        await session.publish(topic, payload, qos=config.level)
+
+    relay = Relay(
+        outbox,
+        topic=config.face_topic,
+        publish=publish,
+        delivery=config.delivery,
+        window_bytes=config.outbox.window_bytes,
+        overdue_s=config.outbox.overdue_s,
+        max_unanswered=config.outbox.max_unanswered,
+    )
+    async with session, asyncio.TaskGroup() as group:
+        parts = [
+            group.create_task(relay.run()),
+            group.create_task(_listen(session, relay)),
+            group.create_task(_publish_ledger(config, outbox, session)),
+        ]
+        try:
+            yield relay
+            await _tell_ledger(config, outbox, session)
+        finally:
+            for part in parts:
+                part.cancel()
+
+
+async def _listen(session: Session, relay: Relay) -> None:
+    """Hand what comes down to the relay."""
+    async for message in session:
+        try:
+            await _hear(message, relay)
+        except topics.WireError as error:
+            log.warning("%s: %s: ignored", message.topic, error)
+        finally:
+            message.ack()
+
+
+async def _hear(message: Message, relay: Relay) -> None:
+    kind = message.topic.partition("/")[0]
+    if kind == "receipts":
+        await relay.on_receipts(topics.Receipts.from_bytes(message.payload).receipts)
+    elif kind == "link":
+        relay.on_link({topics.UP: True, topics.DOWN: False}.get(message.payload))
+    elif kind == "stores":
+        relay.on_hello(topics.Hello.from_bytes(message.payload))
+
+
+async def _publish_ledger(config: Config, outbox: Outbox, session: Session) -> None:
+    while True:
+        await asyncio.sleep(_LEDGER_EVERY_S)
+        await _tell_ledger(config, outbox, session)
+
+
+async def _tell_ledger(config: Config, outbox: Outbox, session: Session) -> None:
+    books = await asyncio.wrap_future(outbox.ledger())
+    with suppress(NotConnectedError):
+        await session.publish(topics.ledger(config.site, outbox.id), books.to_bytes(), qos=0, retain=True)
+
+
+async def _watch(config: Config, outbox: Outbox, stop: asyncio.Event, *, until_end: bool) -> None:
+    """Run the cameras' threads until `stop`, or until they and the outbox have come to an end."""
+    halt = threading.Event()
+    detect = config.detect
+    detector = await asyncio.to_thread(
+        make_detector, detect.model, threshold=detect.threshold, size=detect.size
+    )
+    turn = threading.Semaphore(os.cpu_count() or 1)
+    watchers = [
+        Watcher(
+            camera,
+            config=config,
+            detector=detector,
+            outbox=outbox,
+            stop=halt,
+            turn=turn if _recorded(camera) else None,
+            loop=not until_end,
+        )
+        for camera in config.camera
+    ]
+    try:
+        for watcher in watchers:
+            watcher.start()
+        while any(watcher.is_alive() for watcher in watchers) and not stop.is_set():
+            await _pause(stop, _LOOK_S)
+        failures = [str(watcher.failure) for watcher in watchers if watcher.failure]
+        if failures and len(failures) == len(watchers):
+            raise CamerasFailedError("; ".join(failures))
+        if until_end:
+            await _answered(outbox, stop)
+        else:
+            await stop.wait()
+    finally:
+        halt.set()
+        await asyncio.gather(*(asyncio.to_thread(watcher.join, 5) for watcher in watchers if watcher.ident))
+
+
+def _recorded(camera: Camera) -> bool:
+    """Whether it plays as fast as it can, so that too many at once only take turns anyway."""
+    return not camera.pace
+
+
+async def _answered(outbox: Outbox, stop: asyncio.Event) -> None:
+    """Return once no face waits."""
+    loop = asyncio.get_running_loop()
+    before, moved = -1, loop.time()
+    while waiting := await asyncio.wrap_future(outbox.waiting()):
+        if stop.is_set():
+            return
+        if waiting != before:
+            before, moved = waiting, loop.time()
+        elif loop.time() - moved > _STUCK_S:
+            raise StuckError(waiting)
+        await _pause(stop, _LOOK_S)
+
+
+async def _pause(stop: asyncio.Event, seconds: float) -> None:
+    with suppress(TimeoutError):
+        await asyncio.wait_for(stop.wait(), seconds)

@@ -1,0 +1,290 @@
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from conftest import Make
+from facerelay import face
+from facerelay.edge.outbox import Outbox
+from facerelay.edge.relay import Relay
+from facerelay.edge.roundtrip import RoundTrip
+from facerelay.mqtt import NotConnectedError
+from facerelay.topics import FaceTopic, Hello, Receipt
+
+LIMITS = face.Limits()
+
+
+class Wire:
+    """The far side of `publish`: what was sent, whether it takes it, and a clock that the test moves."""
+
+    def __init__(self) -> None:
+        self.sent: list[face.Sealed] = []
+        self.broken = False
+        self.now = 1000.0
+
+    async def publish(self, topic: str, payload: bytes) -> None:
+        assert topic == "faces/home/door"
+        if self.broken:
+            raise NotConnectedError("cut")
+        self.sent.append(face.unseal(payload, LIMITS))
+
+    @property
+    def times(self) -> Counter[str]:
+        return Counter(sealed.face.id for sealed in self.sent)
+
+
+class Bench:
+    """An outbox with its relay running, and a wire."""
+
+    def __init__(self, outbox: Outbox, relay: Relay, wire: Wire, make: Make) -> None:
+        self.outbox, self.relay, self.wire, self._make = outbox, relay, wire, make
+
+    async def capture(self, **known: object) -> face.Sealed:
+        sealed = self._make(outbox=self.outbox.id, run=self.outbox.run, seq=self.outbox.number(), **known)
+        await asyncio.wrap_future(self.outbox.put(sealed, chosen=time.time()))
+        return sealed
+
+    async def until(self, sends: int) -> None:
+        async with asyncio.timeout(10):
+            while len(self.wire.sent) < sends:
+                await asyncio.sleep(0.01)
+
+    async def pass_time(self, seconds: float) -> None:
+        self.wire.now += seconds
+        await asyncio.sleep(0.35)
+
+    async def answer(self, *faces: face.Sealed, outcome: str = "stored") -> None:
+        batch = [Receipt(id=each.face.id, sha256=each.sha256, outcome=outcome) for each in faces]
+        await self.relay.on_receipts(batch)
+
+
+@pytest.fixture
+def outbox(tmp_path: Path) -> Iterator[Outbox]:
+    with Outbox(tmp_path / "o.db", max_bytes=10**8, max_message=10**6) as outbox:
+        yield outbox
+
+
+@asynccontextmanager
+async def bench(
+    outbox: Outbox, make: Make, *, delivery: str = "receipt", window: int = 10**6, up: bool = True
+) -> AsyncIterator[Bench]:
+    wire = Wire()
+    relay = Relay(
+        outbox, topic=FaceTopic("faces/{site}/{camera}"), publish=wire.publish, delivery=delivery,  # type: ignore[arg-type]
+        window_bytes=window, overdue_s=5.0, max_unanswered=3, clock=lambda: wire.now,
+    )  # fmt: skip
+    task = asyncio.create_task(relay.run())
+    if up:
+        relay.on_link(True)
+        relay.on_connected(True)
+    try:
+        yield Bench(outbox, relay, wire, make)
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+def test_the_window_bounds_what_is_in_flight(outbox: Outbox, make_face: Make) -> None:
+    async def check() -> None:
+        size = len(make_face().data)
+        async with bench(outbox, make_face, window=3 * size + 100) as b:
+            faces = [await b.capture() for _ in range(8)]
+            await b.until(3)
+            await b.pass_time(0)
+            assert [s.face.id for s in b.wire.sent] == [f.face.id for f in faces[:3]]
+            await b.answer(faces[1])
+            await b.until(4)
+            await b.answer(*faces)
+            await b.pass_time(0)
+            assert b.relay.in_flight == 0
+            assert outbox.waiting().result() == 0
+
+    asyncio.run(check())
+
+
+def test_live_faces_go_before_the_backlog(outbox: Outbox, make_face: Make) -> None:
+    async def check() -> None:
+        size = len(make_face().data)
+        async with bench(outbox, make_face, window=size + 100) as b:
+            old = [await b.capture() for _ in range(3)]
+            await b.until(1)
+        async with bench(outbox, make_face, window=size + 100) as b:
+            await b.until(1)
+            live = await b.capture()
+            await b.answer(old[0])
+            await b.until(2)
+            await b.answer(live)
+            await b.until(3)
+            assert [s.face.id for s in b.wire.sent] == [f.face.id for f in (old[0], live, old[1])]
+
+    asyncio.run(check())
+
+
+def test_more_live_faces_than_memory_join_the_backlog(outbox: Outbox, make_face: Make) -> None:
+    async def check() -> None:
+        size = len(make_face().data)
+        async with bench(outbox, make_face, window=size + 100) as b:
+            faces = [await b.capture() for _ in range(40)]
+            for sent in range(1, 41):
+                await b.until(sent)
+                await b.answer(b.wire.sent[-1])
+            assert {s.face.id for s in b.wire.sent} == {f.face.id for f in faces}
+            assert max(b.wire.times.values()) == 1
+
+    asyncio.run(check())
+
+
+def test_nothing_is_sent_into_a_link_that_is_down(outbox: Outbox, make_face: Make) -> None:
+    async def check() -> None:
+        async with bench(outbox, make_face) as b:
+            b.relay.on_link(False)
+            await b.capture()
+            await b.pass_time(100)
+            assert b.wire.sent == []
+            b.relay.on_link(True)
+            await b.until(1)
+
+    asyncio.run(check())
+
+
+def test_an_overdue_face_is_sent_again_only_while_the_link_is_up(outbox: Outbox, make_face: Make) -> None:
+    async def check() -> None:
+        async with bench(outbox, make_face) as b:
+            sealed = await b.capture()
+            await b.until(1)
+            b.relay.on_link(False)
+            await b.pass_time(100)
+            assert len(b.wire.sent) == 1
+            b.relay.on_link(True)
+            await b.pass_time(1)
+            assert len(b.wire.sent) == 1
+            await b.pass_time(6)
+            assert b.wire.times == {sealed.face.id: 2}
+
+    asyncio.run(check())
+
+
+def test_a_cut_while_publishing_sends_again(outbox: Outbox, make_face: Make) -> None:
+    async def check() -> None:
+        async with bench(outbox, make_face) as b:
+            b.wire.broken = True
+            await b.capture()
+            await b.pass_time(0)
+            b.relay.on_connected(False)
+            b.wire.broken = False
+            b.relay.on_connected(True)
+            await b.until(1)
+
+    asyncio.run(check())
+
+
+def test_a_store_that_announces_itself_anew_gets_what_it_may_have_lost(
+    outbox: Outbox, make_face: Make
+) -> None:
+    async def check() -> None:
+        async with bench(outbox, make_face) as b:
+            b.relay.on_hello(Hello(store="s", start="a" * 8))
+            await b.capture()
+            await b.until(1)
+            b.relay.on_hello(Hello(store="s", start="a" * 8))
+            await b.pass_time(2)
+            assert len(b.wire.sent) == 1
+            b.relay.on_hello(Hello(store="s", start="b" * 8))
+            await b.pass_time(2)
+            assert len(b.wire.sent) == 2
+
+    asyncio.run(check())
+
+
+def test_with_no_answer_at_all_it_probes_with_one_face_and_says_so(
+    outbox: Outbox, make_face: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def check() -> None:
+        async with bench(outbox, make_face) as b:
+            faces = [await b.capture() for _ in range(10)]
+            await b.until(10)
+            await b.pass_time(40)
+            assert len(b.wire.sent) == 11
+            assert "no receipt for" in caplog.text
+            await b.pass_time(1)
+            assert len(b.wire.sent) == 11
+            await b.pass_time(60)
+            assert len(b.wire.sent) == 12
+            assert outbox.waiting().result() == 10
+            await b.answer(faces[0])
+            await b.pass_time(6)
+            assert len(b.wire.sent) == 12 + 9
+
+    asyncio.run(check())
+
+
+def test_a_face_that_alone_is_never_answered_is_parked(outbox: Outbox, make_face: Make) -> None:
+    async def check() -> None:
+        async with bench(outbox, make_face) as b:
+            poison = await b.capture()
+            await b.until(1)
+            for _ in range(4):
+                b.wire.now += 1
+                await b.answer(await b.capture())
+                await b.pass_time(65)
+            books = outbox.ledger().result().cameras["home/door"]
+            assert books.reasons == {"unanswered": 1}
+            assert books.closes
+            sends = b.wire.times[poison.face.id]
+            await b.pass_time(500)
+            assert b.wire.times[poison.face.id] == sends == 3
+            await b.answer(poison)
+            assert outbox.ledger().result().cameras["home/door"].refused == 0
+
+    asyncio.run(check())
+
+
+def test_a_held_face_frees_the_window_not_the_outbox(outbox: Outbox, make_face: Make) -> None:
+    async def check() -> None:
+        async with bench(outbox, make_face) as b:
+            sealed = await b.capture()
+            await b.until(1)
+            await b.answer(sealed, outcome="held")
+            assert b.relay.in_flight == 0
+            assert outbox.waiting().result() == 1
+            await b.pass_time(120)
+            assert len(b.wire.sent) == 1
+            await b.answer(sealed)
+            assert outbox.waiting().result() == 0
+
+    asyncio.run(check())
+
+
+@pytest.mark.parametrize("delivery", ["fast", "broker"])
+def test_without_receipts_a_face_goes_on_the_brokers_word(
+    outbox: Outbox, make_face: Make, delivery: str
+) -> None:
+    async def check() -> None:
+        async with bench(outbox, make_face, delivery=delivery) as b:
+            await b.capture()
+            await b.until(1)
+            await b.pass_time(0)
+            books = outbox.ledger().result().cameras["home/door"]
+            assert (books.sent, books.stored, books.waiting) == (1, 0, 0)
+            assert books.closes
+            assert books.bytes == len(b.wire.sent[0].data)
+
+    asyncio.run(check())
+
+
+def test_a_receipt_is_overdue_by_the_round_trips_that_were_seen() -> None:
+    trip = RoundTrip(first=5.0, least=0.1)
+    assert trip.overdue == 5.0
+    trip.seen(1.0)
+    assert trip.overdue == pytest.approx(3.0)
+    for _ in range(200):
+        trip.seen(1.0)
+    assert trip.overdue == pytest.approx(1.0, abs=0.01)
+    assert [round(trip.after(n)) for n in range(1, 9)] == [1, 2, 4, 8, 16, 32, 32, 32]
