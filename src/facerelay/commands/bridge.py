@@ -21,4 +21,5 @@ def bridge_config(config: Config) -> str:
         faces=config.face_topic.filter,
         qos=config.level,
         delivery=config.delivery,
+        max_message=config.limits.message_bytes,
     )
