@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -63,11 +63,3 @@ def make_face(jpeg: bytes) -> Make:
         return face.seal(face.Face(**values | known), encoded)
 
     return make
-
-
-@pytest.fixture
-def no_facerelay_env(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    for name in list(os.environ):
-        if name.startswith("FACERELAY_") and name != "FACERELAY_MEDIA":
-            monkeypatch.delenv(name)
-    yield

@@ -10,11 +10,11 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from conftest import Make
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from conftest import Make
 from facerelay import exif, face, picture
 
 LIMITS = face.Limits()

@@ -11,11 +11,12 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import Make
 
+from conftest import Make
 from facerelay.edge import schema
 from facerelay.edge.claim import OutboxLockedError
-from facerelay.edge.outbox import News, Outbox, OutboxError
+from facerelay.edge.outbox import News, Outbox
+from facerelay.edge.schema import OutboxError
 from facerelay.face import Sealed
 from facerelay.topics import Account, Receipt
 
@@ -31,7 +32,7 @@ def put(outbox: Outbox, make: Make, **known: object) -> Sealed:
 
 
 def receipt(sealed: Sealed, outcome: str = "stored", **more: object) -> Receipt:
-    return Receipt(id=sealed.face.id, sha256=sealed.sha256, outcome=outcome, **more)  # type: ignore[arg-type]
+    return Receipt(id=sealed.face.id, sha256=sealed.sha256, outcome=outcome, **more)
 
 
 def account(outbox: Outbox) -> Account:

@@ -7,6 +7,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, Final
 
+from rich.box import SIMPLE
 from rich.table import Table
 
 from facerelay.cloud.audit import Audit, Wanted, audit
@@ -16,11 +17,11 @@ from facerelay.edge import schema
 from facerelay.topics import Account, Ledger
 
 _COLUMNS: Final = (
-    "frames", "detections", "captured", "stored", "waiting", "dropped", "refused", "erased",
-    "duplicates", "bytes",
+    "frames", "captured", "stored", "sent", "waiting", "dropped", "refused", "erased", "duplicates", "bytes",
 )  # fmt: skip
 
 
+_ALWAYS: Final = ("frames", "captured", "stored", "waiting")
 _MOST_NAMED: Final = 100
 
 
@@ -61,21 +62,18 @@ def _plain(account: Account) -> dict[str, Any]:
 
 
 def as_table(books: Ledger) -> Table:
-    """Return the books as a table, with a line of sums."""
-    sent = any(account.sent for account in books.cameras.values())
-    columns = [*_COLUMNS[:4], *(["sent"] if sent else []), *_COLUMNS[4:]]
-    table = Table(show_footer=len(books.cameras) > 1)
-    total = sum(account.captured for account in books.cameras.values())
-    done = sum(account.stored + account.sent for account in books.cameras.values())
-    table.add_column("camera", footer=f"{done} of {total}")
+    """Return the books as a table with a line of sums; columns without a count are left out."""
+    accounts = books.cameras.values()
+    sums = {name: sum(getattr(account, name) for account in accounts) for name in _COLUMNS}
+    columns = [name for name in _COLUMNS if sums[name] or name in _ALWAYS]
+    table = Table(show_footer=len(accounts) > 1, box=SIMPLE)
+    table.add_column("camera", footer="together", overflow="ellipsis", no_wrap=True)
     for name in columns:
-        table.add_column(
-            name, justify="right", footer=str(sum(getattr(a, name) for a in books.cameras.values()))
-        )
-    table.add_column("p50 / p99 ms", justify="right")
+        table.add_column(name, justify="right", footer=str(sums[name]), min_width=len(name))
+    table.add_column("p50/p99 ms", justify="right", min_width=10)
     for camera, account in books.cameras.items():
         latency = account.latency_ms
-        times = "" if latency.p50 is None else f"{latency.p50:.0f} / {latency.p99:.0f}"
+        times = "" if latency.p50 is None else f"{latency.p50:.0f}/{latency.p99:.0f}"
         table.add_row(camera, *(str(getattr(account, name)) for name in columns), times)
     return table
 

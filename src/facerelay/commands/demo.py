@@ -136,7 +136,7 @@ def _roles(options: Options, edge: Config, cloud: Config, folder: Path) -> list[
 def _mosquitto(config: Config, folder: Path, *, bridged: bool) -> list[str]:
     """Write a Mosquitto configuration, and return the command that runs it."""
     from facerelay.commands.bridge import bridge_config  # noqa: PLC0415 - where Mosquitto is asked for
-    from facerelay.link.bridge import mosquitto_listener  # noqa: PLC0415 - as above
+    from facerelay.link.mosquitto import mosquitto_listener  # noqa: PLC0415 - as above
 
     program = shutil.which("mosquitto") or shutil.which("mosquitto", path=_MOSQUITTO_PLACES)
     if program is None:

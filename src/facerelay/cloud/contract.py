@@ -1,0 +1,168 @@
+"""What a bucket promises, whatever it is made of: a folder, S3, GCS, Azure or memory."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import time
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final, Literal
+
+LONGEST_PUT_S: Final = 35.0
+"""No request to a bucket runs longer, its own retries included."""
+
+_SEGMENT: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=-]{0,199}")
+_MAX_KEY: Final = 800
+
+Fault = Literal["unreachable", "denied", "no-bucket", "missing", "too-large", "refused", "setting"]
+
+
+class BucketError(Exception):
+    """The bucket did not do as asked; the message says what to do.
+
+    Attributes:
+        key: the object it was about; empty for the bucket as a whole.
+        fault: what kind of failure.
+    """
+
+    def __init__(self, key: str, message: str, fault: Fault = "unreachable") -> None:
+        super().__init__(f"{key}: {message}" if key else message)
+        self.key = key
+        self.fault = fault
+
+    @property
+    def passing(self) -> bool:
+        """Whether it may work later, unchanged: not so for one object that the bucket does not want."""
+        return self.fault in {"unreachable", "denied", "no-bucket", "missing"}
+
+
+class MissingError(BucketError):
+    """There is no object of that key."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__(key, "there is no such object", "missing")
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Entry:
+    """An object in a listing: its key, its size in bytes, and when it arrived."""
+
+    key: str
+    size: int
+    modified: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Children:
+    """One level of a listing, sorted: the names of the folders, without slashes, and the objects."""
+
+    folders: Sequence[str]
+    entries: Sequence[Entry]
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """What a probe found.
+
+    Attributes:
+        create_only: false where the bucket silently overwrites what it was asked to create only.
+        write_ms: how long one small PUT took.
+    """
+
+    create_only: bool
+    write_ms: float
+
+    def __str__(self) -> str:
+        took = f"writes, reads and deletes; a small PUT takes {self.write_ms} ms"
+        if self.create_only:
+            return took
+        return f"{took}; but it overwrites what it was asked to create only: keep to one store, or change it"
+
+
+class Bucket(ABC):
+    """Where objects lie, by key. Every method raises BucketError and no other error of the bucket's."""
+
+    url: str
+
+    @abstractmethod
+    async def put_new(
+        self,
+        key: str,
+        data: bytes,
+        *,
+        content_type: str = "application/octet-stream",
+        metadata: Mapping[str, str] | None = None,
+    ) -> bool:
+        """Create an object, durably; return False, and change nothing, where one exists."""
+
+    @abstractmethod
+    async def put(self, key: str, data: bytes, *, content_type: str = "application/json") -> None:
+        """Write an object over whatever is there."""
+
+    @abstractmethod
+    async def get(self, key: str, *, max_bytes: int) -> bytes:
+        """Read an object; its size is looked at before its body is read.
+
+        Raises:
+            MissingError: there is none.
+            BucketError: it is larger than `max_bytes` (`fault` is `too-large`), or cannot be read.
+        """
+
+    @abstractmethod
+    async def delete(self, key: str) -> None:
+        """Delete an object; that there is none is fine."""
+
+    @abstractmethod
+    def list(self, prefix: str = "", *, after: str | None = None) -> AsyncIterator[Entry]:
+        """Yield the objects below a prefix (whole segments) with keys past `after`, in no sure order."""
+
+    @abstractmethod
+    async def children(self, prefix: str = "") -> Children:
+        """Return one level below a prefix."""
+
+    async def probe(self) -> Probe:
+        """Write, try to write again, read and delete one small object.
+
+        Raises:
+            BucketError: one of these cannot be done.
+        """
+        key = f"probe/{secrets.token_hex(8)}.txt"
+        first, second = b"facerelay was here", b"facerelay was here again"
+        begin = time.monotonic()
+        await self.put_new(key, first, content_type="text/plain")
+        write_ms = (time.monotonic() - begin) * 1000
+        try:
+            again = await self.put_new(key, second, content_type="text/plain")
+            found = await self.get(key, max_bytes=100)
+        finally:
+            await self.delete(key)
+        return Probe(create_only=not again and found == first, write_ms=round(write_ms, 1))
+
+
+def check_key(key: str) -> str:
+    """Return the key unchanged if every segment is a plain name: no path leads out of the bucket.
+
+    Raises:
+        BucketError: it is not such a key.
+    """
+    if len(key) > _MAX_KEY or not all(_SEGMENT.fullmatch(part) for part in key.split("/")):
+        raise BucketError(key[:80], "not a key that facerelay writes", "refused")
+    return key
+
+
+def check_prefix(prefix: str) -> str:
+    """Return a prefix without its last slash; the empty one is the whole bucket.
+
+    Raises:
+        BucketError: it is not made of plain names.
+    """
+    bare = prefix.removesuffix("/")
+    return check_key(bare) if bare else ""
+
+
+def content_type(extension: str) -> str:
+    """Return the media type of a picture's file name ending."""
+    return {"jpg": "image/jpeg", "png": "image/png", "webp": "image/webp"}[extension]

@@ -1,0 +1,243 @@
+"""What becomes of one message: the contract of a receipt, without MQTT."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import random
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from datetime import UTC
+from typing import Final, Literal
+
+from facerelay import face as faces
+from facerelay import picture
+from facerelay.cloud.contract import Bucket, BucketError, MissingError, content_type
+from facerelay.cloud.keys import slug_of
+from facerelay.cloud.quarantine import Quarantine
+from facerelay.cloud.tombstones import Tombstones
+from facerelay.face import Face, FaceError, Limits, Sealed
+from facerelay.topics import FaceTopic, Receipt
+
+log = logging.getLogger(__name__)
+
+_FIRST_DELAY_S: Final = 0.2
+_LONGEST_DELAY_S: Final = 10.0
+_REFUSALS: Final = 5
+_OBJECTS: Final = ("faces/", "foreign/")
+_SAY_EVERY_S: Final = 10.0
+_JITTER: Final = random.Random()  # noqa: S311 - spreads retries, keeps no secret
+
+Placed = Literal["new", "same", "conflict"]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A receipt, and whom it is for."""
+
+    site: str
+    outbox: str
+    receipt: Receipt
+
+
+@dataclass(slots=True)
+class Counters:
+    """What a store did since it started; refusals, quarantine and discards by reason."""
+
+    stored: int = 0
+    duplicates: int = 0
+    erased: int = 0
+    foreign: int = 0
+    bytes: int = 0
+    refused: Counter[str] = field(default_factory=Counter)
+    quarantined: Counter[str] = field(default_factory=Counter)
+    discarded: Counter[str] = field(default_factory=Counter)
+
+    def __str__(self) -> str:
+        plain = f"stored {self.stored} ({self.bytes} bytes), duplicates {self.duplicates}"
+        plain += f", erased {self.erased}, foreign {self.foreign}"
+        for name in ("refused", "quarantined", "discarded"):
+            reasons = getattr(self, name)
+            parts = ", ".join(f"{reason} {n}" for reason, n in sorted(reasons.items()))
+            plain += f", {name} {reasons.total()}" + (f" ({parts})" if parts else "")
+        return plain
+
+
+class Keeper:
+    """Decides what becomes of a message, and has the bucket do it."""
+
+    def __init__(
+        self,
+        bucket: Bucket,
+        *,
+        limits: Limits,
+        topic: FaceTopic,
+        quarantine: Quarantine,
+        tombstones: Tombstones,
+    ) -> None:
+        self.counters = Counters()
+        self._bucket = bucket
+        self._limits = limits
+        self._topic = topic
+        self._quarantine = quarantine
+        self._tombstones = tombstones
+        self._said = -float("inf")
+
+    async def keep(self, topic: str, payload: bytes) -> Answer | None:
+        """Deal with one message; returns when it is durable, refused, or counted.
+
+        While the bucket is down this tries again and again: nobody is told anything meanwhile.
+
+        Returns:
+            The receipt, where the message has an owner.
+        """
+        delay, refusals = _FIRST_DELAY_S, 0
+        while True:
+            try:
+                return await self._keep(topic, payload)
+            except BucketError as error:
+                self._say(error)
+                refusals += not error.passing and error.key.startswith(_OBJECTS)
+                if refusals >= _REFUSALS and await self._works():
+                    return self._give_up(topic, payload)
+            await asyncio.sleep(delay * _JITTER.uniform(0.5, 1.5))
+            delay = min(2 * delay, _LONGEST_DELAY_S)
+
+    async def _keep(self, topic: str, payload: bytes) -> Answer | None:
+        try:
+            sealed = faces.unseal(payload, self._limits)
+        except FaceError as error:
+            return await self._unreadable(topic, payload, error)
+        face = sealed.face
+        if not self._on_its_topic(topic, face):
+            return await self._refuse(topic, payload, face, "wrong-topic")
+        if await self._erased(face):
+            return self._answer_erased(sealed)
+        placed = await self._place(sealed.key, payload, content_type(sealed.extension), _metadata(face))
+        if placed == "conflict":
+            return await self._refuse(topic, payload, face, "conflict")
+        if await self._erased(face):
+            await self._bucket.delete(sealed.key)
+            return self._answer_erased(sealed)
+        return self._answer_stored(sealed, duplicate=placed == "same")
+
+    async def _place(
+        self, key: str, data: bytes, media: str, metadata: dict[str, str] | None = None
+    ) -> Placed:
+        """Create an object, or compare it with the one that is there, byte for byte."""
+        if await self._bucket.put_new(key, data, content_type=media, metadata=metadata):
+            return "new"
+        try:
+            there = await self._bucket.get(key, max_bytes=len(data))
+        except MissingError as error:
+            raise BucketError(key, "it was there, and is gone: trying again") from error
+        except BucketError as error:
+            if error.fault != "too-large":
+                raise
+            return "conflict"
+        return "same" if there == data else "conflict"
+
+    async def _unreadable(self, topic: str, payload: bytes, error: FaceError) -> Answer | None:
+        if error.reason == "not-ours":
+            await self._foreign(topic, payload)
+            return None
+        if error.reason == "too-large":
+            self.counters.discarded["too-large"] += 1
+            log.warning("%s: %s: discarded", topic, error)
+            return None
+        if error.face is not None:
+            return await self._refuse(topic, payload, error.face, error.reason)
+        await self._set_aside(topic, payload, error.reason)
+        return None
+
+    async def _foreign(self, topic: str, payload: bytes) -> None:
+        seen = picture.read(payload, max_bytes=self._limits.bytes, max_pixels=self._limits.pixels)
+        sha256 = hashlib.sha256(payload).hexdigest()
+        key = f"foreign/topic={slug_of(topic)}/{sha256}.{seen.extension}"
+        placed = await self._place(key, payload, content_type(seen.extension))
+        if placed == "conflict":
+            await self._set_aside(topic, payload, "conflict")
+        elif placed == "new":
+            self.counters.foreign += 1
+            log.info("%s: a foreign picture, kept as %s", topic, key)
+
+    async def _refuse(self, topic: str, payload: bytes, face: Face, reason: str) -> Answer:
+        await self._set_aside(topic, payload, reason, face)
+        self.counters.refused[reason] += 1
+        return _answer(face, hashlib.sha256(payload).hexdigest(), f"refused:{reason}")
+
+    async def _set_aside(self, topic: str, payload: bytes, reason: str, face: Face | None = None) -> None:
+        kept = await self._quarantine.put(topic, payload, reason, face)
+        (self.counters.quarantined if kept else self.counters.discarded)[reason] += 1
+        log.warning(
+            "%s: %d bytes, %s: %s",
+            topic,
+            len(payload),
+            reason,
+            "in quarantine" if kept else "counted, not kept",
+        )
+
+    def _give_up(self, topic: str, payload: bytes) -> Answer | None:
+        """The bucket works, and does not want these bytes."""
+        log.error("%s: %d bytes: the bucket refuses them for good", topic, len(payload))
+        try:
+            sealed = faces.unseal(payload, self._limits)
+        except FaceError as error:
+            self.counters.discarded["bucket"] += 1
+            face = error.face
+        else:
+            face = sealed.face
+        if face is None:
+            return None
+        self.counters.refused["bucket"] += 1
+        return _answer(face, hashlib.sha256(payload).hexdigest(), "refused:bucket")
+
+    async def _works(self) -> bool:
+        """Whether the bucket takes anything at all: if not, the fault is not with one object."""
+        try:
+            await self._bucket.probe()
+        except BucketError:
+            return False
+        return True
+
+    def _on_its_topic(self, topic: str, face: Face) -> bool:
+        """Whether the topic agrees with the picture, where the template names site or camera."""
+        if "{" not in self._topic.template:
+            return True
+        return topic == self._topic.publish(face.site, face.camera)
+
+    async def _erased(self, face: Face) -> bool:
+        return await self._tombstones.covers(face.id, face.site, face.camera, face.time)
+
+    def _answer_erased(self, sealed: Sealed) -> Answer:
+        self.counters.erased += 1
+        return _answer(sealed.face, sealed.sha256, "erased")
+
+    def _answer_stored(self, sealed: Sealed, *, duplicate: bool) -> Answer:
+        if duplicate:
+            self.counters.duplicates += 1
+        else:
+            self.counters.stored += 1
+            self.counters.bytes += len(sealed.data)
+        return _answer(sealed.face, sealed.sha256, "stored", duplicate=duplicate)
+
+    def _say(self, error: BucketError) -> None:
+        if time.monotonic() - self._said > _SAY_EVERY_S:
+            self._said = time.monotonic()
+            log.warning("the bucket fails, trying again: %s", error)
+
+
+def _answer(face: Face, sha256: str, outcome: str, *, duplicate: bool = False) -> Answer:
+    receipt = Receipt(id=face.id, sha256=sha256, outcome=outcome, duplicate=duplicate)
+    return Answer(face.site, face.outbox, receipt)
+
+
+def _metadata(face: Face) -> dict[str, str]:
+    """What is projected into the object's metadata, for tools that look there."""
+    return {
+        "id": face.id, "site": face.site, "camera": face.camera,
+        "time": face.time.astimezone(UTC).isoformat(),
+        "score": f"{face.score:.4f}", "quality": f"{face.quality:.4f}",
+    }  # fmt: skip

@@ -1,0 +1,85 @@
+"""What a face's key says by itself, and how to walk the faces of a bucket by it."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from facerelay.cloud.contract import Bucket
+from facerelay.face import SLUG
+
+ROOT: Final = "faces"
+
+_KEY: Final = re.compile(
+    rf"faces/site=(?P<site>{SLUG})/camera=(?P<camera>{SLUG})/date=(?P<date>\d{{4}}-\d\d-\d\d)/hour=\d\d/"
+    r"(?P<clock>\d{6}\.\d{6})-(?P<id>[0-9a-f-]{36})-[0-9a-f]{8}\.(?:jpg|png|webp)"
+)
+_DATE: Final = re.compile(r"\d{4}-\d\d-\d\d")
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What a key says of its face."""
+
+    id: str
+    site: str
+    camera: str
+    time: datetime
+
+
+def parse(key: str) -> Facts | None:
+    """Return what a key says; None where it is not a face's key."""
+    found = _KEY.fullmatch(key)
+    if found is None:
+        return None
+    try:
+        taken = datetime.strptime(f"{found['date']} {found['clock']} +0000", "%Y-%m-%d %H%M%S.%f %z")
+    except ValueError:
+        return None
+    return Facts(found["id"], found["site"], found["camera"], taken)
+
+
+async def cameras(
+    bucket: Bucket, *, site: str | None = None, camera: str | None = None
+) -> AsyncIterator[str]:
+    """Yield the prefix of each camera, or of those asked for."""
+    sites = [site] if site else await _values(bucket, ROOT, "site")
+    for name in sites:
+        under = f"{ROOT}/site={name}"
+        for one in [camera] if camera else await _values(bucket, under, "camera"):
+            yield f"{under}/camera={one}"
+
+
+async def dates(
+    bucket: Bucket,
+    *,
+    site: str | None = None,
+    camera: str | None = None,
+    wanted: Callable[[str], bool] = lambda _: True,
+) -> AsyncIterator[str]:
+    """Yield the prefix of each date partition whose date, as YYYY-MM-DD, is wanted."""
+    async for under in cameras(bucket, site=site, camera=camera):
+        for date in await _values(bucket, under, "date"):
+            if _DATE.fullmatch(date) and wanted(date):
+                yield f"{under}/date={date}"
+
+
+async def _values(bucket: Bucket, prefix: str, name: str) -> list[str]:
+    """The values of one partition level below a prefix; anything else there is not ours."""
+    level = await bucket.children(prefix)
+    values = [folder.removeprefix(f"{name}=") for folder in level.folders if folder.startswith(f"{name}=")]
+    return [value for value in values if _DATE.fullmatch(value) or re.fullmatch(SLUG, value)]
+
+
+def slug_of(topic: str) -> str:
+    """Return a topic as one segment of a key; two topics never share one."""
+    slug = re.sub(r"[^a-z0-9_]+", "-", topic.lower()).strip("-_")[:60]
+    return slug if slug == topic else f"{slug or 'topic'}-{_short(topic)}"
+
+
+def _short(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:8]

@@ -1,0 +1,144 @@
+"""A bucket behind a network API, or in memory: S3, GCS and Azure through obstore."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import Final
+
+import obstore
+from obstore.exceptions import (
+    AlreadyExistsError,
+    BaseError,
+    PermissionDeniedError,
+    PreconditionError,
+    UnauthenticatedError,
+)
+from obstore.store import ObjectStore
+
+from facerelay.cloud.contract import Bucket, BucketError, Children, Entry, Fault, MissingError
+from facerelay.cloud.contract import check_key as check
+from facerelay.cloud.contract import check_prefix as check_under
+
+_STATUS: Final = re.compile(r"status code: (\d{3})")
+_CODE: Final = re.compile(r"<Code>([A-Za-z]{1,40})</Code>")
+_DEFINITE: Final = {"EntityTooLarge", "KeyTooLongError", "InvalidObjectName", "MetadataTooLarge"}
+"""What a server says of one object that it will never take. Anything else may pass: a token that expired,
+a bucket that is being made, a proxy between."""
+_TOO_LARGE: Final = 413
+_PAGE: Final = 1000
+
+
+class ObjectBucket(Bucket):
+    """Objects through obstore; requests are bounded in time by the store that is handed in."""
+
+    def __init__(self, store: ObjectStore, *, url: str, attributes: bool = True) -> None:
+        self.url = url
+        self._store = store
+        self._attributes = attributes
+
+    async def put_new(
+        self,
+        key: str,
+        data: bytes,
+        *,
+        content_type: str = "application/octet-stream",
+        metadata: Mapping[str, str] | None = None,
+    ) -> bool:
+        """Create an object; False where one exists."""
+        attributes = {"Content-Type": content_type, **(metadata or {})}
+        with _errors(key, self.url):
+            try:
+                await obstore.put_async(
+                    self._store, check(key), data,
+                    mode="create", use_multipart=False, attributes=attributes if self._attributes else None,
+                )  # fmt: skip
+            except (AlreadyExistsError, PreconditionError):
+                return False
+        return True
+
+    async def put(self, key: str, data: bytes, *, content_type: str = "application/json") -> None:
+        """Write an object over whatever is there."""
+        attributes = {"Content-Type": content_type} if self._attributes else None
+        with _errors(key, self.url):
+            await obstore.put_async(
+                self._store, check(key), data, mode="overwrite", use_multipart=False, attributes=attributes
+            )
+
+    async def get(self, key: str, *, max_bytes: int) -> bytes:
+        """Read an object."""
+        check(key)
+        with _errors(key, self.url, missing=True):
+            found = await obstore.get_async(self._store, key)
+            if found.meta["size"] > max_bytes:
+                raise BucketError(key, f"{found.meta['size']} bytes, over {max_bytes}", "too-large")
+            return bytes(await found.bytes_async())
+
+    async def delete(self, key: str) -> None:
+        """Delete an object."""
+        try:
+            with _errors(key, self.url, missing=True):
+                await obstore.delete_async(self._store, check(key))
+        except MissingError:
+            pass
+
+    async def list(self, prefix: str = "", *, after: str | None = None) -> AsyncIterator[Entry]:
+        """Yield the objects below a prefix; none in a bucket that its first PUT is yet to make."""
+        with suppress(NoBucketError), _errors(prefix, self.url):
+            under = check_under(prefix) or None
+            async for page in obstore.list(self._store, under, offset=after, chunk_size=_PAGE):
+                for meta in page:
+                    yield Entry(meta["path"], meta["size"], meta["last_modified"])
+
+    async def children(self, prefix: str = "") -> Children:
+        """Return one level below a prefix; none in a bucket that its first PUT is yet to make."""
+        try:
+            with _errors(prefix, self.url):
+                level = await obstore.list_with_delimiter_async(self._store, check_under(prefix) or None)
+        except NoBucketError:
+            return Children([], [])
+        folders = [path.rstrip("/").rpartition("/")[2] for path in level["common_prefixes"]]
+        entries = [Entry(meta["path"], meta["size"], meta["last_modified"]) for meta in level["objects"]]
+        return Children(sorted(folders), sorted(entries))
+
+
+class NoBucketError(BucketError):
+    """The bucket is not there; some servers make it at the first PUT."""
+
+    def __init__(self, key: str, url: str) -> None:
+        super().__init__(key, f"no such bucket: create it, or correct bucket.url ({url})", "no-bucket")
+
+
+@contextmanager
+def _errors(key: str, url: str, *, missing: bool = False) -> Iterator[None]:
+    """Turn the library's errors into ours: one line, what to do, and whether it may pass."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        if missing and "NoSuchBucket" not in str(error):
+            raise MissingError(key) from None
+        raise NoBucketError(key, url) from None
+    except (PermissionDeniedError, UnauthenticatedError) as error:
+        hint = f"{_said(error)}: check bucket.access_key, its secret, and what they may do"
+        raise BucketError(key, hint, "denied") from None
+    except (BaseError, OSError, ValueError) as error:
+        text = str(error)
+        status, code = _STATUS.search(text), _CODE.search(text)
+        if code and code[1] == "NoSuchBucket":
+            raise NoBucketError(key, url) from None
+        definite = (status and int(status[1]) == _TOO_LARGE) or (code and code[1] in _DEFINITE)
+        fault: Fault = "refused" if definite else "unreachable"
+        raise BucketError(
+            key, f"{_said(error)}: check bucket.endpoint and bucket.url ({url})", fault
+        ) from None
+
+
+def _said(error: Exception) -> str:
+    """Return the server's own word if there is one, else the first line, without keys or documents."""
+    text = str(error)
+    if code := _CODE.search(text):
+        return f"the bucket says {code[1]}"
+    if status := _STATUS.search(text):
+        return f"the bucket answers with HTTP status {status[1]}"
+    return text.partition("\n")[0].rpartition(" - ")[2][:200]

@@ -1,0 +1,146 @@
+"""Quarantine: what the store cannot read, kept as it came for a short while, within a budget."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections import OrderedDict
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Final
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+
+from facerelay.cloud.contract import Bucket, BucketError
+from facerelay.cloud.keys import slug_of
+from facerelay.face import Face
+
+log = logging.getLogger(__name__)
+
+ROOT: Final = "quarantine"
+_REMEMBERED: Final = 4096
+_MAX_NOTE: Final = 8192
+
+
+class Owner(BaseModel):
+    """Which face it was, where that could be read all the same."""
+
+    id: str
+    site: str
+    camera: str
+    time: AwareDatetime
+
+
+class Note(BaseModel):
+    """What lies beside a message in quarantine, as JSON."""
+
+    model_config = ConfigDict(frozen=True)
+
+    key: Annotated[str, Field(exclude=True)] = ""
+    topic: str
+    reason: str
+    arrived: AwareDatetime
+    size: int
+    sha256: str
+    face: Owner | None = None
+
+
+class Quarantine:
+    """Messages under `quarantine/`, with a note beside each.
+
+    Args:
+        bucket: where.
+        max_bytes: of all that is kept; what comes past it is counted by the caller, and not kept.
+        keep: how long.
+    """
+
+    def __init__(self, bucket: Bucket, *, max_bytes: int, keep: timedelta) -> None:
+        self._bucket = bucket
+        self._max_bytes = max_bytes
+        self._keep = keep
+        self._used: int | None = None
+        self._recent: OrderedDict[str, None] = OrderedDict()
+
+    async def put(self, topic: str, payload: bytes, reason: str, face: Face | None = None) -> bool:
+        """Keep a message; return False where it already is, or where the budget is spent.
+
+        Raises:
+            BucketError: the bucket failed, in a way that may pass.
+        """
+        sha256 = hashlib.sha256(payload).hexdigest()
+        mark = f"{sha256} {topic}"
+        if mark in self._recent:
+            return False
+        if self._used is None:
+            self._used = await self._usage()
+        note = _note(topic, payload, reason, sha256, face)
+        text = note.model_dump_json(exclude_none=True).encode()
+        size = len(payload) + len(text)
+        if self._used + size > self._max_bytes:
+            log.warning("%s: not kept, the quarantine is full: raise store.quarantine_bytes", topic[:200])
+            return False
+        self._used += size
+        self._recent[mark] = None
+        if len(self._recent) > _REMEMBERED:
+            self._recent.popitem(last=False)
+        try:
+            await self._write(f"{_stem(note)}", payload, text)
+        except BucketError as error:
+            self._used -= size
+            self._recent.pop(mark, None)
+            if error.passing:
+                raise
+            log.error("%s: not kept in quarantine: %s", topic[:200], error)  # noqa: TRY400 - the message says it
+            return False
+        return True
+
+    async def sweep(self) -> int:
+        """Delete what is too old, count anew what is used, and return how many objects went."""
+        before = datetime.now(UTC) - self._keep
+        gone = used = 0
+        async for entry in self._bucket.list(ROOT):
+            if entry.modified < before:
+                await self._bucket.delete(entry.key)
+                gone += 1
+            else:
+                used += entry.size
+        self._used = used
+        return gone
+
+    async def _write(self, stem: str, payload: bytes, note: bytes) -> None:
+        await self._bucket.put_new(f"{stem}.bin", payload)
+        await self._bucket.put(f"{stem}.json", note)
+
+    async def _usage(self) -> int:
+        return sum([entry.size async for entry in self._bucket.list(ROOT)])
+
+
+def _note(topic: str, payload: bytes, reason: str, sha256: str, face: Face | None) -> Note:
+    owner = Owner(id=face.id, site=face.site, camera=face.camera, time=face.time) if face else None
+    return Note(
+        topic=topic[:1000],
+        reason=reason,
+        arrived=datetime.now(UTC),
+        size=len(payload),
+        sha256=sha256,
+        face=owner,
+    )
+
+
+def _stem(note: Note) -> str:
+    at = note.arrived
+    name = f"{at:%H%M%S.%f}-{note.sha256[:8]}-{slug_of(note.topic)}"
+    return f"{ROOT}/date={at:%Y-%m-%d}/{name}"
+
+
+async def notes(bucket: Bucket) -> AsyncIterator[Note]:
+    """Yield the notes of all that lies in quarantine; one that cannot be read is passed over."""
+    async for entry in bucket.list(ROOT):
+        if not entry.key.endswith(".json"):
+            continue
+        try:
+            note = Note.model_validate_json(await bucket.get(entry.key, max_bytes=_MAX_NOTE))
+        except (ValidationError, BucketError) as error:
+            log.warning("%s: %s", entry.key, type(error).__name__)
+        else:
+            yield note.model_copy(update={"key": entry.key})

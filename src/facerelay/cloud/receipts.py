@@ -1,0 +1,65 @@
+"""Receipts on their way down: gathered for a moment, one message per outbox."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Final
+
+from facerelay import topics
+from facerelay.mqtt import NotConnectedError
+from facerelay.topics import Receipt
+
+log = logging.getLogger(__name__)
+
+_GATHER_S: Final = 0.02
+_MANY: Final = 100
+_MOST: Final = 50_000
+
+Publish = Callable[[str, bytes], Awaitable[None]]
+
+
+class Outgoing:
+    """Receipts to be published. What cannot be is dropped: the edge sends again, and is answered again."""
+
+    def __init__(self, publish: Publish, *, store: str) -> None:
+        self._publish = publish
+        self._store = store
+        self._waiting: dict[tuple[str, str], list[Receipt]] = {}
+        self._count = 0
+        self._some = asyncio.Event()
+        self._many = asyncio.Event()
+
+    def add(self, site: str, outbox: str, receipt: Receipt) -> None:
+        """Take a receipt for the owner of an outbox."""
+        if self._count >= _MOST:
+            return
+        self._waiting.setdefault((site, outbox), []).append(receipt)
+        self._count += 1
+        self._some.set()
+        if self._count >= _MANY:
+            self._many.set()
+
+    async def run(self) -> None:
+        """Publish, 20 ms after the first receipt or when there are a hundred; never ends by itself."""
+        while True:
+            await self._some.wait()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._many.wait(), _GATHER_S)
+            await self.flush()
+
+    async def flush(self) -> None:
+        """Publish all that waits, all outboxes at once."""
+        waiting, self._waiting, self._count = self._waiting, {}, 0
+        self._some.clear()
+        self._many.clear()
+        await asyncio.gather(*(self._send(*owner, found) for owner, found in waiting.items()))
+
+    async def _send(self, site: str, outbox: str, found: list[Receipt]) -> None:
+        for batch in topics.batches(self._store, found):
+            try:
+                await self._publish(topics.receipts(site, outbox), batch.to_bytes())
+            except NotConnectedError:
+                log.info("%d receipts for %s were not sent: no connection", len(batch.receipts), site)

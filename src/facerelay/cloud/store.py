@@ -1,0 +1,177 @@
+"""The store role: saves what arrives at this side's broker to the bucket, and answers with receipts."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from typing import Final
+
+from facerelay import topics
+from facerelay.cloud import retention
+from facerelay.cloud.books import Books
+from facerelay.cloud.bucket import BucketError, open_bucket
+from facerelay.cloud.keep import Keeper
+from facerelay.cloud.quarantine import Quarantine
+from facerelay.cloud.receipts import Outgoing
+from facerelay.cloud.tombstones import Tombstones
+from facerelay.config import Config
+from facerelay.mqtt import Connect, Message, NotConnectedError, Session
+
+log = logging.getLogger(__name__)
+
+_BOOKS_EVERY_S: Final = 3.0
+_SAY_EVERY_S: Final = 60.0
+_HOUSE_EVERY_S: Final = 3600.0
+_AGAIN_S: Final = 60.0
+_GOODBYE_S: Final = 5.0
+
+
+async def serve_store(config: Config, connect: Connect, *, ready: Callable[[], None] | None = None) -> None:
+    """Serve until cancelled.
+
+    Args:
+        config: this machine's settings.
+        connect: makes the session with the cloud's broker.
+        ready: called once, when connected and subscribed.
+
+    Raises:
+        BucketError: the bucket's settings cannot be right.
+    """
+    store = _Store(config)
+    session = connect(
+        client_id=f"facerelay-store-{config.store.name}",
+        subscribe=((config.face_topic.filter, config.level), (topics.LEDGERS, min(config.level, 1))),
+        clean=config.delivery != "broker",
+        window=2 * config.store.concurrency,
+        on_state=store.on_state,
+    )
+    async with session:
+        await store.serve(session, ready)
+
+
+class _Store:
+    """The parts, and the tasks that move messages between them."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._bucket = open_bucket(config.bucket)
+        self._quarantine = Quarantine(
+            self._bucket,
+            max_bytes=config.store.quarantine_bytes,
+            keep=timedelta(days=config.store.quarantine_days),
+        )
+        self._keeper = Keeper(
+            self._bucket, limits=config.limits.face, topic=config.face_topic,
+            quarantine=self._quarantine, tombstones=Tombstones(self._bucket),
+        )  # fmt: skip
+        self._books = Books(self._bucket)
+        self._gate = asyncio.Semaphore(config.store.concurrency)
+        self._up = asyncio.Event()
+
+    def on_state(self, up: bool) -> None:  # noqa: FBT001 - a callback's only argument
+        """Take note of a connection made or lost."""
+        if up:
+            self._up.set()
+
+    async def serve(self, session: Session, ready: Callable[[], None] | None) -> None:
+        """Take messages until cancelled; then send and write what is left."""
+
+        async def publish(topic: str, payload: bytes) -> None:
+            await session.publish(topic, payload, qos=self._config.level)
+
+        outgoing = Outgoing(publish, store=self._config.store.name)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._look())
+                tasks.create_task(self._greet(session, ready))
+                tasks.create_task(outgoing.run())
+                tasks.create_task(_every(_BOOKS_EVERY_S, self._books.flush))
+                tasks.create_task(self._say())
+                tasks.create_task(_every(_HOUSE_EVERY_S, self._clean))
+                async for message in session:
+                    await self._gate.acquire()
+                    tasks.create_task(self._take(message, outgoing))
+        finally:
+            await self._leave(outgoing)
+
+    async def _take(self, message: Message, outgoing: Outgoing) -> None:
+        """Deal with one message, inside the gate.
+
+        At `receipt` the promise lives in the outbox, so the broker is answered at once; at `broker` the
+        broker's memory is the promise, so it is answered when the object is durable.
+        """
+        try:
+            if self._config.delivery == "receipt":
+                message.ack()
+            if message.topic.startswith("ledger/"):
+                self._books.take(message.topic, message.payload)
+                message.ack()
+                return
+            answer = await self._keeper.keep(message.topic, message.payload)
+            if answer is not None and self._config.delivery == "receipt":
+                outgoing.add(answer.site, answer.outbox, answer.receipt)
+            message.ack()
+        finally:
+            self._gate.release()
+
+    async def _greet(self, session: Session, ready: Callable[[], None] | None) -> None:
+        """Announce this store, anew at each connection."""
+        while True:
+            await self._up.wait()
+            self._up.clear()
+            if ready is not None:
+                ready()
+                ready = None
+            hello = topics.Hello(store=self._config.store.name, start=secrets.token_hex(8))
+            try:
+                await session.publish(topics.hello(hello.store), hello.to_bytes(), qos=1, retain=True)
+            except NotConnectedError:
+                log.info("not announced: the connection is gone again")
+
+    async def _look(self) -> None:
+        """Say at the start whether the bucket can be written, and whether it keeps what it holds."""
+        try:
+            found = await self._bucket.probe()
+        except BucketError as error:
+            log.warning("the bucket cannot be written yet; faces wait at the edge: %s", error)
+        else:
+            log.log(logging.INFO if found.create_only else logging.WARNING, "the bucket %s", found)
+
+    async def _clean(self) -> None:
+        """Delete what is too old; quarantine always, faces where a retention is set."""
+        swept = await self._quarantine.sweep()
+        days = self._config.store.retention_days
+        expired = await retention.expire(self._bucket, keep=timedelta(days=days)) if days else 0
+        if swept or expired:
+            log.info("deleted by age: %d faces and pictures, %d objects in quarantine", expired, swept)
+
+    async def _say(self) -> None:
+        said = str(self._keeper.counters)
+        while True:
+            await asyncio.sleep(_SAY_EVERY_S)
+            if said != (said := str(self._keeper.counters)):
+                log.info("%s", said)
+
+    async def _leave(self, outgoing: Outgoing) -> None:
+        try:
+            async with asyncio.timeout(_GOODBYE_S):
+                await outgoing.flush()
+                await self._books.flush()
+        except TimeoutError:
+            log.warning("the last ledgers and receipts were not written in %.0f s", _GOODBYE_S)
+        log.info("%s", self._keeper.counters)
+
+
+async def _every(seconds: float, work: Callable[[], Awaitable[None]]) -> None:
+    """Do a work now and then; where the bucket fails, sooner again."""
+    while True:
+        try:
+            await work()
+        except BucketError as error:
+            log.warning("put off: %s", error)
+            await asyncio.sleep(min(seconds, _AGAIN_S))
+        else:
+            await asyncio.sleep(seconds)

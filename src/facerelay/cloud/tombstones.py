@@ -1,0 +1,119 @@
+"""Tombstones: what was erased, and must not come back."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from datetime import UTC, datetime
+from typing import Annotated, Final, Literal
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from facerelay.cloud.contract import Bucket, BucketError
+from facerelay.face import Slug, new_id
+
+log = logging.getLogger(__name__)
+
+ROOT: Final = "tombstones"
+AGE_S: Final = 5.0
+"""A store's knowledge of the tombstones is no older than this when a PUT begins."""
+
+MAX_IDS: Final = 10_000
+_MAX_BYTES: Final = 1_000_000
+
+Id = Annotated[str, StringConstraints(pattern=r"^[0-9a-f-]{36}$")]
+
+
+class Tombstone(BaseModel):
+    """What was erased: faces of these ids, of this site and camera, taken from `start` until `end`.
+
+    A face is covered when it agrees with all that is given.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    v: Literal[1] = 1
+    made: AwareDatetime
+    ids: Annotated[tuple[Id, ...], Field(max_length=MAX_IDS)] = ()
+    site: Slug | None = None
+    camera: Slug | None = None
+    start: AwareDatetime | None = None
+    end: AwareDatetime | None = None
+
+    def covers(self, face_id: str, site: str, camera: str, taken: datetime) -> bool:
+        """Whether a face was erased by this."""
+        return (not self.ids or face_id in self.ids) and self.rules(site, camera, taken)
+
+    def rules(self, site: str, camera: str, taken: datetime) -> bool:
+        """Whether a face agrees with all but the ids."""
+        return (
+            self.site in {None, site}
+            and self.camera in {None, camera}
+            and (self.start is None or self.start <= taken)
+            and (self.end is None or taken < self.end)
+        )
+
+
+async def bury(bucket: Bucket, tombstone: Tombstone) -> str:
+    """Write a tombstone, and return its key."""
+    key = f"{ROOT}/{new_id()}.json"
+    await bucket.put(key, tombstone.model_dump_json(exclude_none=True).encode())
+    return key
+
+
+class Tombstones:
+    """All tombstones of a bucket, read again when they are older than `age_s`."""
+
+    def __init__(self, bucket: Bucket, *, age_s: float = AGE_S) -> None:
+        self._bucket = bucket
+        self._age_s = age_s
+        self._read_at = -float("inf")
+        self._lock = asyncio.Lock()
+        self._known: set[str] = set()
+        self._by_id: dict[str, list[Tombstone]] = {}
+        self._rules: list[Tombstone] = []
+
+    async def covers(self, face_id: str, site: str, camera: str, taken: datetime) -> bool:
+        """Whether a face was erased.
+
+        Raises:
+            BucketError: the tombstones cannot be read, so nobody can know.
+        """
+        if time.monotonic() - self._read_at > self._age_s:
+            async with self._lock:
+                if time.monotonic() - self._read_at > self._age_s:
+                    await self._refresh()
+        found = (*self._rules, *self._by_id.get(face_id, ()))
+        return any(one.rules(site, camera, taken) for one in found)
+
+    async def _refresh(self) -> None:
+        begin = time.monotonic()
+        for key in await self._fresh():
+            data = await self._bucket.get(key, max_bytes=_MAX_BYTES)
+            self._known.add(key)
+            try:
+                self._add(Tombstone.model_validate_json(data))
+            except ValidationError as error:
+                log.error("%s is not a tombstone (%d faults): mend or remove it", key, error.error_count())  # noqa: TRY400 - no traceback needed
+        self._read_at = begin
+
+    async def _fresh(self) -> list[str]:
+        """The keys of tombstones not read yet; none where the first PUT has still to make the bucket."""
+        try:
+            return [e.key async for e in self._bucket.list(ROOT) if e.key not in self._known]
+        except BucketError as error:
+            if error.fault != "no-bucket":
+                raise
+            return []
+
+    def _add(self, tombstone: Tombstone) -> None:
+        if not tombstone.ids:
+            self._rules.append(tombstone)
+        for face_id in tombstone.ids:
+            self._by_id.setdefault(face_id, []).append(tombstone)
+
+
+def now() -> datetime:
+    """Return the time, in UTC."""
+    return datetime.now(UTC)

@@ -1,0 +1,257 @@
+"""One MQTT connection, from CONNECT until it is lost; another one takes its place."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from facerelay.link import wire
+from facerelay.link.decode import Decoder
+from facerelay.link.flight import Flight
+from facerelay.link.inbox import Inbox
+from facerelay.link.wire import Ack, ConnAck, Kind, Oversize, PingResp, ProtocolError, Publish, SubAck
+from facerelay.mqtt import NotConnectedError
+
+_FLUSH_BYTES = 65_536
+_SUBSCRIBE_ID = 65_535
+_CLOSE_S = 2
+
+
+@dataclass(slots=True)
+class Memory:
+    """What both sides keep of QoS 2 from one connection of a persistent session to the next (4.1).
+
+    Attributes:
+        received: Identifiers we answered with PUBREC, whose PUBREL has not come.
+        unreleased: Identifiers of ours whose PUBCOMP has not come.
+    """
+
+    received: set[int] = field(default_factory=set)
+    unreleased: set[int] = field(default_factory=set)
+
+
+class Connection(asyncio.BufferedProtocol):
+    """Speaks MQTT over one transport.
+
+    Reading stops at the first message for which the inbox has no room, and goes on when it has.
+    Writes of one turn of the event loop leave together.
+
+    Attributes:
+        lost: Done when the connection is no more; its result says why.
+        connack: The answer to CONNECT.
+        suback: The answer to SUBSCRIBE.
+    """
+
+    def __init__(
+        self,
+        *,
+        inbox: Inbox,
+        memory: Memory,
+        max_message: int,
+        keepalive: float,
+        on_oversize: Callable[[str, int], None],
+        on_lost: Callable[[], None],
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._inbox = inbox
+        self._memory = memory
+        self._flight = Flight(memory.unreleased)
+        self._decoder = Decoder(max_payload=max_message)
+        self._keepalive = keepalive
+        self._on_oversize = on_oversize
+        self._on_lost = on_lost
+        self._transport: asyncio.Transport | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._silent_beats = 0
+        self._reason: Exception | None = None
+        self._out: list[bytes] = []
+        self._out_bytes = 0
+        self._writable = asyncio.Event()
+        self._writable.set()
+        self._stalled: Publish | None = None
+        self._unanswered: set[int] = set()
+        self.lost: asyncio.Future[str] = self._loop.create_future()
+        self.connack: asyncio.Future[ConnAck] = self._loop.create_future()
+        self.suback: asyncio.Future[SubAck] = self._loop.create_future()
+
+    @property
+    def reading(self) -> bool:
+        """False while our own full inbox keeps us from hearing the broker."""
+        return self._stalled is None
+
+    # What a session asks for.
+
+    def send(self, packet: bytes) -> None:
+        """Write a packet at the end of this turn of the loop; nothing happens if the connection is lost."""
+        self._out.append(packet)
+        self._out_bytes += len(packet)
+        if self._out_bytes >= _FLUSH_BYTES:
+            self._flush()
+        elif len(self._out) == 1:
+            self._loop.call_soon(self._flush)
+
+    def subscribe(self, filters: Sequence[tuple[str, int]]) -> None:
+        """Ask for topics; `suback` has the answer."""
+        self.send(wire.subscribe(_SUBSCRIBE_ID, filters))
+
+    def recall(self) -> None:
+        """Finish what an earlier connection of this session left half done at QoS 2."""
+        for packet in self._flight.recall():
+            self.send(packet)
+
+    async def publish(self, topic: str, payload: bytes, *, qos: int, retain: bool) -> None:
+        """Publish, and wait for what the QoS promises."""
+        wire.topic_field(topic)  # a wrong one must not cost an identifier
+        while not self._writable.is_set():
+            await self._writable.wait()
+        self._check()
+        if qos == 0:
+            self.send(wire.publish(topic, payload, retain=retain))
+            if not self._out:
+                await asyncio.sleep(0)  # once per flush, so that a busy publisher leaves others their turn
+            return
+        packet_id = await self._flight.take()
+        self._check()
+        answer = self._flight.begin(packet_id, qos=qos)
+        self.send(wire.publish(topic, payload, qos=qos, retain=retain, packet_id=packet_id))
+        await answer
+
+    async def close(self) -> None:
+        """Send what is waiting and DISCONNECT, then close."""
+        if self._transport is not None and not self.lost.done():
+            self.send(wire.DISCONNECT)
+            self._flush()
+            self._transport.close()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(asyncio.shield(self.lost), _CLOSE_S)
+        self.abort(NotConnectedError("the session was closed"))
+
+    def abort(self, reason: Exception) -> None:
+        """Drop the connection at once."""
+        self._reason = self._reason or reason
+        if self._transport is not None:
+            self._transport.abort()
+
+    # What asyncio calls.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin."""
+        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - create_connection makes no other
+        self._transport = transport
+        self._timer = self._loop.call_later(self._keepalive / 2, self._beat)
+
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio's interface
+        """Where the next bytes go."""
+        return self._decoder.space()
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Bytes came."""
+        self._silent_beats = 0
+        self._decoder.advance(nbytes)
+        self._read()
+
+    def pause_writing(self) -> None:
+        """The broker takes less than we write."""
+        self._writable.clear()
+
+    def resume_writing(self) -> None:
+        """The broker keeps up again."""
+        self._writable.set()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End: everybody who waits hears of it."""
+        self._reason = self._reason or exc or ConnectionError("the broker closed the connection")
+        if self._timer is not None:
+            self._timer.cancel()
+        self.lost.set_result(str(self._reason))
+        self._flight.fail(NotConnectedError(f"not connected any more: {self._reason}"))
+        self._writable.set()
+        self._on_lost()
+
+    # Reading.
+
+    def resume(self) -> None:
+        """Go on reading, if it had stopped and the inbox has room."""
+        if self._stalled is None or self._inbox.full or self._transport is None or self.lost.done():
+            return
+        packet, self._stalled = self._stalled, None
+        self._silent_beats = 0
+        self._on_publish(packet)
+        self._read()
+        if self.reading:
+            self._transport.resume_reading()
+
+    def _read(self) -> None:
+        try:
+            while self._stalled is None and (packet := self._decoder.next()) is not None:
+                self._handle(packet)
+        except ProtocolError as error:
+            self.abort(error)
+
+    def _handle(self, packet: wire.Packet) -> None:
+        match packet:
+            case Publish():
+                self._on_publish(packet)
+            case Ack():
+                self._on_ack(packet)
+            case Oversize():
+                self._on_oversize(packet.topic, packet.size)
+                self._acknowledge(packet)
+            case ConnAck() if not self.connack.done():
+                self.connack.set_result(packet)
+            case SubAck() if not self.suback.done():
+                self.suback.set_result(packet)
+            case ConnAck() | SubAck():
+                raise ProtocolError(f"a second {type(packet).__name__} came")
+            case PingResp():
+                pass
+
+    def _on_publish(self, packet: Publish) -> None:
+        if packet.packet_id in self._unanswered:
+            return  # the broker grew impatient; the message is in the inbox
+        if packet.duplicate and packet.packet_id in self._memory.received:
+            self.send(wire.pubrec(packet.packet_id))
+        elif self._inbox.full and self._transport is not None:
+            self._stalled = packet
+            self._transport.pause_reading()
+        else:
+            if packet.qos:
+                self._unanswered.add(packet.packet_id)
+            self._inbox.put(packet, self._acknowledge)
+
+    def _acknowledge(self, packet: Publish | Oversize) -> None:
+        if self.lost.done():
+            return
+        self._unanswered.discard(packet.packet_id)
+        if packet.qos == 1:
+            self.send(wire.puback(packet.packet_id))
+        elif packet.qos:
+            self._memory.received.add(packet.packet_id)
+            self.send(wire.pubrec(packet.packet_id))
+
+    def _on_ack(self, ack: Ack) -> None:
+        if ack.kind is Kind.PUBREL:
+            self._memory.received.discard(ack.packet_id)
+            self.send(wire.pubcomp(ack.packet_id))
+        elif answer := self._flight.on_ack(ack):
+            self.send(answer)
+
+    # Writing.
+
+    def _check(self) -> None:
+        if self._transport is None or self.lost.done():
+            raise NotConnectedError(f"not connected: {self._reason or 'not yet'}")
+
+    def _flush(self) -> None:
+        if self._out and self._transport is not None and not self.lost.done():
+            self._transport.write(b"".join(self._out))
+        self._out.clear()
+        self._out_bytes = 0
+
+    def _beat(self) -> None:
+        self._timer = self._loop.call_later(self._keepalive / 2, self._beat)
+        self._silent_beats += self.reading
+        if self._silent_beats > 2:  # noqa: PLR2004 - one and a half times the keep-alive, as a broker judges us
+            self.abort(ConnectionError(f"the broker was silent for {1.5 * self._keepalive:g} s"))
+        else:
+            self.send(wire.PINGREQ)

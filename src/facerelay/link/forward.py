@@ -1,0 +1,123 @@
+"""The forwarder: faces, ledgers and the link state up, receipts and stores' hellos down, nothing else."""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+
+from facerelay import topics
+from facerelay.config import Broker
+from facerelay.link.pipe import Pipe
+from facerelay.link.session import Session
+from facerelay.mqtt import NotConnectedError, Will
+
+# A NATS server loses a retained message on who subscribes at that very moment (5 of 300 forced cases), and a
+# late will of ours may undo one: what is said again is true in the end.
+_REPEAT_S = 10.0
+_FAREWELL_S = 1.0
+
+
+async def forward(
+    *,
+    edge: Broker,
+    cloud: Broker,
+    site: str,
+    faces: str,
+    qos: int,
+    delivery: str,
+    window: int,
+    max_message: int,
+) -> None:
+    """Carry a site's messages between its broker and the cloud's, until cancelled.
+
+    Each direction has a connection of its own on either side, so that a full window of faces cannot keep
+    receipts' acknowledgements from being read, nor the other way round.
+
+    Args:
+        edge: The broker at the site.
+        cloud: The broker in the cloud.
+        site: The site's name.
+        faces: Topic filter of its faces.
+        qos: Quality of service of faces, on both hops.
+        delivery: `broker` keeps sessions over a restart; the others begin anew, their promise (or none)
+            lies in the outbox.
+        window: Messages in each direction without the other broker's answer, at most.
+        max_message: Bytes of one face, at most; larger messages are discarded and logged.
+
+    Raises:
+        ValueError: both brokers are one, where messages would go round for ever.
+    """
+    if (edge.host, edge.port) == (cloud.host, cloud.port):
+        raise ValueError(f"broker and cloud are both {edge.url}: the forwarder needs two")
+    state = topics.link(site)
+    session = partial(
+        Session,
+        client_id=f"{site}-forward",
+        window=window,
+        max_message=max(max_message, topics.MAX_MESSAGE_BYTES),
+        clean=delivery != "broker",
+    )
+    sender = partial(
+        session,
+        client_id=f"{site}-forward-out",
+        clean=True,
+        will=Will(state, topics.DOWN, qos=1, retain=True),
+    )
+    up = [(faces, qos), (topics.site_ledgers(site), qos)]
+    down = [(topics.site_receipts(site), 1), (topics.HELLOS, 1)]
+    at_edge, at_cloud = _Herald(state), _Herald(state)
+
+    def cloud_changed(_connected: bool) -> None:  # noqa: FBT001 - the session's own signature
+        at_edge.look()
+        at_cloud.look()
+
+    async with (
+        session(edge, subscribe=up) as edge_in,
+        sender(edge, on_state=lambda _: at_edge.look()) as edge_out,
+        session(cloud, subscribe=down, on_state=cloud_changed) as cloud_in,
+        sender(cloud, on_state=cloud_changed) as cloud_out,
+        asyncio.TaskGroup() as group,
+    ):
+        group.create_task(Pipe(edge_in, cloud_out, qos=qos, retain=_retained).run())
+        group.create_task(Pipe(cloud_in, edge_out, qos=1, retain=_retained).run())
+        group.create_task(at_edge.tell(edge_out, lambda: cloud_in.connected and cloud_out.connected))
+        group.create_task(at_cloud.tell(cloud_out, lambda: True))
+
+
+class _Herald:
+    """Keeps a retained link state true on one broker."""
+
+    def __init__(self, topic: str) -> None:
+        self._topic = topic
+        self._news = asyncio.Event()
+
+    def look(self) -> None:
+        """Something changed."""
+        self._news.set()
+
+    async def tell(self, session: Session, is_up: Callable[[], bool]) -> None:
+        """Publish each change, and say it again now and then."""
+        told: bytes | None = None
+        try:
+            while True:
+                self._news.clear()
+                now = topics.UP if is_up() else topics.DOWN
+                told = told if session.connected else None
+                if session.connected and told != now:
+                    with suppress(NotConnectedError):
+                        await session.publish(self._topic, now, qos=1, retain=True)
+                        told = now
+                    continue
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._news.wait(), _REPEAT_S)
+                    continue
+                told = None
+        finally:
+            # Leaving politely voids the will.
+            with suppress(NotConnectedError, TimeoutError):
+                farewell = session.publish(self._topic, topics.DOWN, qos=1, retain=True)
+                await asyncio.wait_for(farewell, _FAREWELL_S)
+
+
+def _retained(topic: str) -> bool:
+    return topic.startswith(("ledger/", "stores/"))

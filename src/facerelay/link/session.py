@@ -1,0 +1,279 @@
+"""An MQTT session: it reconnects, resubscribes, and knows when it is not connected."""
+
+import asyncio
+import logging
+import random
+import ssl
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from facerelay.config import Broker
+from facerelay.link import wire
+from facerelay.link.connection import Connection, Memory
+from facerelay.link.inbox import Inbox, Message
+from facerelay.mqtt import NotConnectedError, Will
+
+__all__ = ["Message", "NotConnectedError", "RefusedError", "Session", "Will"]
+
+_T = TypeVar("_T")
+_log = logging.getLogger(__name__)
+_FIRST_DELAY_S = 0.2
+_LAST_DELAY_S = 10.0
+_ANSWER_S = 10.0
+_SYSTEM_RANDOM = random.SystemRandom()
+_REFUSALS = {
+    1: "it does not speak MQTT 3.1.1",
+    2: "it does not take the client id {client_id!r}",
+    3: "its MQTT service is not available",
+    4: "the user name or password is wrong: check username and password of this broker",
+    5: "not authorised: check username and password of this broker, and its access list",
+}
+
+
+class RefusedError(Exception):
+    """The broker answered, and refused the connection or a subscription."""
+
+
+class Session:
+    """One MQTT 3.1.1 connection that comes back, as an asynchronous context manager and iterator.
+
+    Iterate to receive; every message needs its `ack`, which may come in any order and from any task of
+    the loop. While `window` messages or `window_bytes` wait for it, the socket is not read: neither are
+    the acknowledgements of what is published on the same session, so never let an `ack` wait for a
+    `publish` on its own session.
+
+    Nothing is sent again after a reconnect: a publish that fails with NotConnectedError is the caller's.
+
+    Args:
+        broker: Where, and as whom.
+        client_id: Unique at the broker; with `clean=False` the name of the state it keeps.
+        subscribe: Topic filters and their QoS.
+        clean: Whether the broker forgets us when we leave.
+        window: Messages without acknowledgement, at most.
+        window_bytes: Bytes of payload without acknowledgement from which reading stops.
+        max_message: Bytes of payload; a larger message is discarded as it comes, and acknowledged.
+        will: What the broker publishes when it loses us.
+        on_state: Called on the event loop with True when connected and subscribed, False when not.
+        on_oversize: Called with topic and size of a discarded message.
+        keepalive: Seconds; a broker silent for one and a half times this is taken for dead.
+    """
+
+    def __init__(
+        self,
+        broker: Broker,
+        *,
+        client_id: str,
+        subscribe: Sequence[tuple[str, int]] = (),
+        clean: bool = True,
+        window: int = 256,
+        window_bytes: int = 8_000_000,
+        max_message: int,
+        will: Will | None = None,
+        on_state: Callable[[bool], None] | None = None,
+        on_oversize: Callable[[str, int], None] | None = None,
+        keepalive: float = 15,
+    ) -> None:
+        self._broker = broker
+        self._client_id = client_id
+        self._filters = tuple(subscribe)
+        self._clean = clean
+        self._max_message = max_message
+        self._will = will
+        self._on_state = on_state
+        self._on_oversize = on_oversize
+        self._keepalive = keepalive
+        self._memory = Memory()
+        self._inbox = Inbox(window=window, window_bytes=window_bytes)
+        self._tls = _tls_context(broker) if broker.tls else None
+        self._connection: Connection | None = None
+        self._up = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._said = ""
+        self._closing = False
+        self.oversize = 0
+
+    async def __aenter__(self) -> Self:
+        """Start connecting; does not wait for it."""
+        self._task = asyncio.create_task(self._run(), name=f"mqtt {self._client_id}")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Flush, take leave of the broker, and end the iteration."""
+        self._closing = True
+        connection = self._connection
+        try:
+            if connection is not None:
+                await connection.close()
+        finally:
+            if self._task is not None:
+                self._task.cancel()
+                await asyncio.wait([self._task])
+            self._inbox.close()
+
+    @property
+    def connected(self) -> bool:
+        """Whether CONNACK and SUBACK are there, and the connection stands."""
+        return self._up.is_set()
+
+    @property
+    def unacknowledged(self) -> int:
+        """Messages that came and wait for their `ack`."""
+        return len(self._inbox)
+
+    async def wait_connected(self) -> None:
+        """Return once connected."""
+        await self._up.wait()
+
+    async def publish(self, topic: str, payload: bytes, *, qos: int = 0, retain: bool = False) -> None:
+        """Publish a message.
+
+        Returns at QoS 0 once the socket has it, at QoS 1 with the PUBACK, at QoS 2 with the PUBCOMP.
+
+        Raises:
+            NotConnectedError: not connected, or not any more before the answer came.
+            ValueError: not a topic to publish on, or more than 256 MiB.
+        """
+        if self._connection is None or not self._up.is_set():
+            raise NotConnectedError(f"not connected to {self._broker.url}: {self._said or 'not yet'}")
+        await self._connection.publish(topic, payload, qos=qos, retain=retain)
+
+    def __aiter__(self) -> Self:
+        """Iterate over what comes, over all reconnects, until the session is closed."""
+        return self
+
+    async def __anext__(self) -> Message:
+        """Wait for the next message."""
+        message = await self._inbox.get()
+        if message is None:
+            raise StopAsyncIteration
+        return message
+
+    async def _run(self) -> None:
+        delay = _FIRST_DELAY_S
+        loop = asyncio.get_running_loop()
+        while True:
+            began = loop.time()
+            try:
+                reason = await self._live()
+            except RefusedError as error:
+                reason, delay = str(error), _LAST_DELAY_S
+            except (OSError, NotConnectedError, ValueError) as error:
+                reason = str(error) or "it does not answer"
+            else:
+                # A connection that held deserves a quick return; one that broke at once does not.
+                delay = _FIRST_DELAY_S if loop.time() - began > delay else delay
+            if self._closing:
+                return
+            self._say(reason)
+            await asyncio.sleep(delay * _SYSTEM_RANDOM.uniform(0.5, 1))
+            delay = min(2 * delay, _LAST_DELAY_S)
+
+    async def _live(self) -> str:
+        """Connect, and return why the connection ended."""
+        connection = await self._dial()
+        self._inbox.on_space = connection.resume
+        self._connection = connection
+        try:
+            await self._introduce(connection)
+            await self._subscribe(connection)
+            self._say("")
+            self._set_up(up=True)
+            return await asyncio.shield(connection.lost)
+        finally:
+            self._set_up(up=False)
+            self._connection = None
+            connection.abort(NotConnectedError("given up"))
+
+    async def _dial(self) -> Connection:
+        def protocol() -> Connection:
+            return Connection(
+                inbox=self._inbox,
+                memory=self._memory,
+                max_message=self._max_message,
+                keepalive=self._keepalive,
+                on_oversize=self._discarded,
+                on_lost=lambda: self._set_up(up=False),
+            )
+
+        # asyncio sets TCP_NODELAY by itself.
+        dial = asyncio.get_running_loop().create_connection(
+            protocol, self._broker.host, self._broker.port, ssl=self._tls
+        )
+        _, connection = await asyncio.wait_for(dial, _ANSWER_S)
+        return connection
+
+    async def _introduce(self, connection: Connection) -> None:
+        connection.send(
+            wire.connect(
+                client_id=self._client_id,
+                clean=self._clean,
+                keepalive=max(1, round(self._keepalive)),
+                username=self._broker.username,
+                password=self._broker.secret(),
+                will=self._will,
+            )
+        )
+        answer = await self._answer(connection, connection.connack)
+        if answer.code:
+            why = _REFUSALS.get(answer.code, f"code {answer.code}").format(client_id=self._client_id)
+            raise RefusedError(f"the broker refused us: {why}")
+        if answer.session_present:
+            connection.recall()
+        else:
+            self._memory.received.clear()
+            self._memory.unreleased.clear()
+
+    async def _subscribe(self, connection: Connection) -> None:
+        if not self._filters:
+            return
+        connection.subscribe(self._filters)
+        answer = await self._answer(connection, connection.suback)
+        for (name, qos), granted in zip(self._filters, answer.granted, strict=False):
+            if granted is None:
+                raise RefusedError(f"the broker refused the subscription to {name}: check its access list")
+            if granted < qos:
+                _log.warning("%s: %s is granted at QoS %d, not %d", self._broker.url, name, granted, qos)
+
+    async def _answer(self, connection: Connection, question: asyncio.Future[_T]) -> _T:
+        """Wait for an answer, and don't blame the broker while it is us who don't read."""
+        while not question.done():
+            either: list[asyncio.Future[Any]] = [question, connection.lost]
+            await asyncio.wait(either, timeout=_ANSWER_S, return_when=asyncio.FIRST_COMPLETED)
+            if connection.lost.done():
+                raise NotConnectedError(connection.lost.result())
+            if not question.done() and connection.reading:
+                raise TimeoutError("the broker does not answer")
+        return question.result()
+
+    def _set_up(self, *, up: bool) -> None:
+        if up == self._up.is_set():
+            return
+        (self._up.set if up else self._up.clear)()
+        _log.info("%s: %s", self._broker.url, "connected" if up else "not connected")
+        if self._on_state is not None:
+            self._on_state(up)
+
+    def _say(self, reason: str) -> None:
+        if reason and reason != self._said:
+            _log.warning("%s: %s; trying again", self._broker.url, reason)
+        self._said = reason
+
+    def _discarded(self, topic: str, size: int) -> None:
+        self.oversize += 1
+        _log.error(
+            "%s: a message of %d bytes on %s is over the limit of %d and was discarded",
+            self._broker.url, size, topic, self._max_message,
+        )  # fmt: skip
+        if self._on_oversize is not None:
+            self._on_oversize(topic, size)
+
+
+def _tls_context(broker: Broker) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=broker.ca)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if broker.cert is not None and broker.key is not None:
+        context.load_cert_chain(broker.cert, broker.key)
+    return context
