@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 from collections.abc import Callable
@@ -44,6 +45,15 @@ def jpeg() -> bytes:
     rng = np.random.default_rng(1)
     image = rng.integers(0, 255, (120, 96, 3), dtype=np.uint8)
     return cv2.imencode(".jpg", image)[1].tobytes()
+
+
+@pytest.fixture(scope="session")
+def portrait() -> Path:
+    """Return a photograph of a face: the portrait that matplotlib carries."""
+    spec = importlib.util.find_spec("matplotlib")
+    assert spec is not None
+    assert spec.origin is not None
+    return Path(spec.origin).parent / "mpl-data" / "sample_data" / "grace_hopper.jpg"
 
 
 Make = Callable[..., face.Sealed]

@@ -165,14 +165,17 @@ def test_wrong_keys_are_denied_in_plain_words(weed: Weed) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_a_bucket_that_is_not_there_is_named(weed: Weed) -> None:
-    async def look() -> None:
-        async for _ in open_bucket(weed.bucket("nowhere")).list("faces"):
-            pass
+def test_a_bucket_that_is_not_there_is_empty_and_named(weed: Weed) -> None:
+    bucket = open_bucket(weed.bucket("nowhere"))
 
-    with pytest.raises(BucketError, match="no such bucket: create it") as caught:
-        asyncio.run(look())
-    assert caught.value.fault == "no-bucket"
+    async def scenario() -> None:
+        assert [entry async for entry in bucket.list("faces")] == []
+        assert (await bucket.children("faces")).folders == []
+        with pytest.raises(BucketError, match="no such bucket: create it") as caught:
+            await bucket.get(KEY, max_bytes=10)
+        assert caught.value.fault == "no-bucket"
+
+    asyncio.run(scenario())
 
 
 def test_a_dead_endpoint_is_named() -> None:

@@ -77,7 +77,11 @@ def test_kill_9_of_the_store_in_the_middle_of_a_put(tmp_path: Path) -> None:
             c.finished(feeder, timeout=120)
             books = c.books()
             door = books["cameras"]["home/door"]
-            assert (door["stored"], books["lost"], books["code"]) == (200, 0, 0), (door, c['store'].text(), c['feeder'].text())
+            assert (door["stored"], books["lost"], books["code"]) == (200, 0, 0), (
+                door,
+                c["store"].text(),
+                c["feeder"].text(),
+            )
             assert c.command("ls").stdout.count("faces/") == 200
 
 

@@ -181,10 +181,9 @@ def test_a_backlog_does_not_outgrow_the_window() -> None:
             session(cloud.url, "target") as target,
             session(cloud.url, "cloud", ("faces/#", 1)) as at_cloud,
         ):
+            await at_cloud.wait_connected()
             pipe = Pipe(source, target, qos=1)
             carrying = asyncio.create_task(pipe.run())
-            await at_cloud.wait_connected()
-            await target.wait_connected()
             most = 0
             for number in range(5_000):
                 assert int((await take_one(at_cloud)).payload[:5]) == number

@@ -372,3 +372,28 @@ def test_log_level_of_a_session_names_no_payload(caplog: pytest.LogCaptureFixtur
     run(go())
     assert "p/x" in caplog.text
     assert "PICTURE" not in caplog.text
+
+
+def test_a_message_at_qos_2_is_taken_once_and_a_stranger_under_its_number_too() -> None:
+    """A broker that lost its memory flags a new message as a duplicate, under a number we still remember."""
+    first, stranger = (
+        wire.publish("a", payload, qos=2, packet_id=5, duplicate=True) for payload in (b"one", b"two")
+    )
+    rounds = iter([first, first + stranger])
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            await reader.read(1_000)
+            writer.write(b"\x20\x02\x01\x00" + next(rounds, b""))
+            while (data := await reader.read(1_000)) and wire.pubrec(5) not in data:
+                pass
+        writer.close()
+
+    async def go() -> None:
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        async with server:
+            port = server.sockets[0].getsockname()[1]
+            async with session(f"mqtt://127.0.0.1:{port}", "in", clean=False) as source:
+                assert [(await take_one(source)).payload for _ in range(2)] == [b"one", b"two"]
+
+    run(go())

@@ -260,6 +260,12 @@ def get(config: Path | None, flags: tuple[str, ...], keys: tuple[str, ...], outp
 @click.option("--camera", help="All faces of a camera of that site.")
 @click.option("--from", "start", type=click.DateTime(), help="From this time on, UTC.")
 @click.option("--to", "end", type=click.DateTime(), help="Until this time, UTC.")
+@click.option(
+    "--wait",
+    default=40.0,
+    show_default=True,
+    help="Seconds until the second sweep: longer than a store's slowest PUT.",
+)
 @click.option("--yes", is_flag=True, help="Don't ask.")
 def erase(config: Path | None, flags: tuple[str, ...], *, yes: bool, **chosen: Any) -> None:  # noqa: ANN401 - click's options
     """Erase faces for good: what is sent again later is erased too. Prints a line of proof."""

@@ -335,7 +335,7 @@ class Config(_Section):
         title="Level of delivery",
         description="receipt: nothing is lost; broker: QoS 1, a broker's crash loses; fast: a cut loses.",
     )
-    qos: Literal[0, 1, 2] | None = Field(
+    qos: Annotated[int, Field(ge=0, le=2)] | None = Field(
         None, title="Quality of service", description="0, 1 or 2; unset: 0 at fast, else 1."
     )
     direct: bool = Field(

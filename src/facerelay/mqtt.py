@@ -79,5 +79,6 @@ class Connect(Protocol):
         window: int,
         will: Will | None = None,
         on_state: Callable[[bool], None] | None = None,
+        on_oversize: Callable[[str, int], None] | None = None,
     ) -> Session:
-        """Return the session."""
+        """Return the session; `on_oversize` is told topic and size of what is discarded for its size."""

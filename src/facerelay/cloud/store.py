@@ -47,6 +47,7 @@ async def serve_store(config: Config, connect: Connect, *, ready: Callable[[], N
         clean=config.delivery != "broker",
         window=2 * config.store.concurrency,
         on_state=store.on_state,
+        on_oversize=store.on_oversize,
     )
     async with session:
         await store.serve(session, ready)
@@ -75,6 +76,10 @@ class _Store:
         """Take note of a connection made or lost."""
         if up:
             self._up.set()
+
+    def on_oversize(self, topic: str, size: int) -> None:  # noqa: ARG002 - the session has logged both
+        """Count what was discarded as it came."""
+        self._keeper.counters.discarded["too-large"] += 1
 
     async def serve(self, session: Session, ready: Callable[[], None] | None) -> None:
         """Take messages until cancelled; then send and write what is left."""

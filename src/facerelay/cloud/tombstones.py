@@ -10,7 +10,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
-from facerelay.cloud.contract import Bucket, BucketError
+from facerelay.cloud.contract import Bucket
 from facerelay.face import Slug, new_id
 
 log = logging.getLogger(__name__)
@@ -89,7 +89,8 @@ class Tombstones:
 
     async def _refresh(self) -> None:
         begin = time.monotonic()
-        for key in await self._fresh():
+        fresh = [e.key async for e in self._bucket.list(ROOT) if e.key not in self._known]
+        for key in fresh:
             data = await self._bucket.get(key, max_bytes=_MAX_BYTES)
             self._known.add(key)
             try:
@@ -97,15 +98,6 @@ class Tombstones:
             except ValidationError as error:
                 log.error("%s is not a tombstone (%d faults): mend or remove it", key, error.error_count())  # noqa: TRY400 - no traceback needed
         self._read_at = begin
-
-    async def _fresh(self) -> list[str]:
-        """The keys of tombstones not read yet; none where the first PUT has still to make the bucket."""
-        try:
-            return [e.key async for e in self._bucket.list(ROOT) if e.key not in self._known]
-        except BucketError as error:
-            if error.fault != "no-bucket":
-                raise
-            return []
 
     def _add(self, tombstone: Tombstone) -> None:
         if not tombstone.ids:

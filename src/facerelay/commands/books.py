@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Final
@@ -22,6 +23,7 @@ _COLUMNS: Final = (
 
 
 _ALWAYS: Final = ("frames", "captured", "stored", "waiting")
+_DAY: Final = 86_400
 _MOST_NAMED: Final = 100
 
 
@@ -44,10 +46,19 @@ async def audited(config: Config) -> tuple[Ledger, Audit]:
     """
     with closing(schema.open_books(config.outbox.path)) as db:
         books = schema.ledger(db)
-        answered = schema.entries(db, books.outbox, ("stored", "sent"))
+        answered = schema.entries(db, books.outbox, ("stored", "sent"), since=_kept_since(config))
         wanted = [Wanted(id=entry.id, sha256=entry.sha256, key=entry.key) for entry in answered]
-    found = await audit(open_bucket(config.bucket), wanted)
+    bucket = open_bucket(config.bucket)
+    found = await audit(bucket, wanted)
+    if len(found.lost) == len(wanted) > 0:
+        await bucket.probe()  # says so if it is the bucket that is not there
     return books.model_copy(update={"lost": len(found.lost)}), found
+
+
+def _kept_since(config: Config) -> float:
+    """Return the time from which on faces must be there, in Unix seconds: older ones were deleted by age."""
+    days = config.store.retention_days
+    return time.time() - days * _DAY if days else 0
 
 
 def as_json(books: Ledger) -> str:

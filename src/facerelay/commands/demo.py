@@ -59,9 +59,10 @@ def show(options: Options) -> int:
     if options.link == "bridge" and options.edge_broker != "mosquitto":
         raise ConfigError("--link bridge is Mosquitto's own: it needs --edge-broker mosquitto")
     source = options.source or _first_source()
+    cameras = expand(source)
     folder = (options.folder / f"{datetime.now().astimezone():%Y%m%d-%H%M%S}").absolute()
     (folder / "logs").mkdir(parents=True)
-    edge, cloud = _configure(options, source, folder)
+    edge, cloud = _configure(options, cameras, folder)
     roles = _roles(options, edge, cloud, folder)
     click.echo(
         f"facerelay demo: {source} into {cloud.bucket.url}; logs, settings and state in {folder}", err=True
@@ -82,16 +83,16 @@ def _first_source() -> str:
     return "0" if Path("/dev/video0").exists() else SCENE
 
 
-def _configure(options: Options, source: str, folder: Path) -> tuple[Config, Config]:
+def _configure(options: Options, cameras: list[tuple[str, str]], folder: Path) -> tuple[Config, Config]:
     """Write the two sides' settings, as a user would, and read them back."""
     edge_url, cloud_url = (f"mqtt://127.0.0.1:{port}" for port in _free_ports(2))
     pace = not options.until_end if options.pace is None else options.pace
-    cameras = [{"name": name, "source": path, "pace": pace} for name, path in expand(source)]
     page = 8080 if _is_free(8080) else _free_ports(1)[0]
     values: dict[str, dict[str, Any]] = {
         "edge": {
             "site": "demo", "broker": {"url": edge_url, "data": "edge-broker"}, "cloud": {"url": cloud_url},
-            "camera": cameras, "bucket": {"url": _bucket_url(options, folder)},
+            "camera": [{"name": name, "source": path, "pace": pace} for name, path in cameras],
+            "bucket": {"url": _bucket_url(options, folder)},
         },
         "cloud": {
             "broker": {"url": cloud_url, "data": "cloud-broker"}, "gallery": {"port": page},

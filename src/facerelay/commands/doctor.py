@@ -91,7 +91,10 @@ def _one_frame(camera: Camera) -> str:
 async def _bucket(config: Config) -> str:
     from facerelay.cloud.bucket import open_bucket  # noqa: PLC0415 - the edge needs no bucket
 
-    return str(await open_bucket(config.bucket).probe())
+    found = await open_bucket(config.bucket).probe()
+    if not found.create_only:
+        raise CheckError(f"{found}: a second store could write over a face; choose a server that keeps to it")
+    return str(found)
 
 
 async def _clock() -> str:

@@ -48,6 +48,7 @@ async def erase(
     camera: str | None,
     start: datetime | None,
     end: datetime | None,
+    wait: float,
 ) -> None:
     """Erase faces, and print the proof."""
     done = await erasing.erase(
@@ -57,5 +58,6 @@ async def erase(
         camera=camera,
         start=start.replace(tzinfo=UTC) if start else None,
         end=end.replace(tzinfo=UTC) if end else None,
+        longest_put=wait,
     )
     click.echo(done.proof)

@@ -151,10 +151,19 @@ def last_key(db: sqlite3.Connection) -> str | None:
     return str(found[0]) if found else None
 
 
-def entries(db: sqlite3.Connection, outbox: str, states: tuple[str, ...]) -> Iterator[Entry]:
-    """Yield the faces in some states, in the order of their capture."""
+def entries(
+    db: sqlite3.Connection, outbox: str, states: tuple[str, ...], *, since: float = 0
+) -> Iterator[Entry]:
+    """Yield the faces in some states, in the order of their capture.
+
+    Args:
+        db: from `open_books`.
+        outbox: whose faces.
+        states: `waiting`, `stored`, `sent`, `refused`, `dropped`, `erased`.
+        since: leaves out faces chosen before this time, in Unix seconds.
+    """
     marks = ",".join("?" * len(states))
-    chosen = f"outbox = ? AND state IN ({marks})"
+    chosen = f"outbox = ? AND chosen >= ? AND state IN ({marks})"
     query = f"SELECT id, sha256, key, state, reason FROM faces WHERE {chosen} ORDER BY row"  # noqa: S608 - only `?`
-    for row in db.execute(query, (outbox, *states)):
+    for row in db.execute(query, (outbox, since, *states)):
         yield Entry(*row)

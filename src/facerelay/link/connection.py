@@ -22,11 +22,12 @@ class Memory:
     """What both sides keep of QoS 2 from one connection of a persistent session to the next (4.1).
 
     Attributes:
-        received: Identifiers we answered with PUBREC, whose PUBREL has not come.
+        received: Identifiers we answered with PUBREC, whose PUBREL has not come, each with a hash of its
+            message: a broker that lost its memory uses them again for others.
         unreleased: Identifiers of ours whose PUBCOMP has not come.
     """
 
-    received: set[int] = field(default_factory=set)
+    received: dict[int, int] = field(default_factory=dict)
     unreleased: set[int] = field(default_factory=set)
 
 
@@ -209,7 +210,7 @@ class Connection(asyncio.BufferedProtocol):
     def _on_publish(self, packet: Publish) -> None:
         if packet.packet_id in self._unanswered:
             return  # the broker grew impatient; the message is in the inbox
-        if packet.duplicate and packet.packet_id in self._memory.received:
+        if packet.duplicate and self._memory.received.get(packet.packet_id) == _content(packet):
             self.send(wire.pubrec(packet.packet_id))
         elif self._inbox.full and self._transport is not None:
             self._stalled = packet
@@ -226,12 +227,12 @@ class Connection(asyncio.BufferedProtocol):
         if packet.qos == 1:
             self.send(wire.puback(packet.packet_id))
         elif packet.qos:
-            self._memory.received.add(packet.packet_id)
+            self._memory.received[packet.packet_id] = _content(packet)
             self.send(wire.pubrec(packet.packet_id))
 
     def _on_ack(self, ack: Ack) -> None:
         if ack.kind is Kind.PUBREL:
-            self._memory.received.discard(ack.packet_id)
+            self._memory.received.pop(ack.packet_id, None)
             self.send(wire.pubcomp(ack.packet_id))
         elif answer := self._flight.on_ack(ack):
             self.send(answer)
@@ -255,3 +256,7 @@ class Connection(asyncio.BufferedProtocol):
             self.abort(ConnectionError(f"the broker was silent for {1.5 * self._keepalive:g} s"))
         else:
             self.send(wire.PINGREQ)
+
+
+def _content(packet: Publish | Oversize) -> int:
+    return hash((packet.topic, packet.payload if isinstance(packet, Publish) else packet.size))

@@ -71,8 +71,11 @@ async def forward(
         at_edge.look()
         at_cloud.look()
 
+    def is_up() -> bool:
+        return edge_in.connected and cloud_in.connected and cloud_out.connected
+
     async with (
-        session(edge, subscribe=up) as edge_in,
+        session(edge, subscribe=up, on_state=lambda _: at_edge.look()) as edge_in,
         sender(edge, on_state=lambda _: at_edge.look()) as edge_out,
         session(cloud, subscribe=down, on_state=cloud_changed) as cloud_in,
         sender(cloud, on_state=cloud_changed) as cloud_out,
@@ -80,7 +83,7 @@ async def forward(
     ):
         group.create_task(Pipe(edge_in, cloud_out, qos=qos, retain=_retained).run())
         group.create_task(Pipe(cloud_in, edge_out, qos=1, retain=_retained).run())
-        group.create_task(at_edge.tell(edge_out, lambda: cloud_in.connected and cloud_out.connected))
+        group.create_task(at_edge.tell(edge_out, is_up))
         group.create_task(at_cloud.tell(cloud_out, lambda: True))
 
 

@@ -28,6 +28,7 @@ def mosquitto_listener(broker: Broker, *, data: Path, max_message: int) -> str:
         "persistence true\n"
         f"persistence_location {data}/\n"
         f"message_size_limit {max_message}\n"
+        "set_tcp_nodelay true\n"
         "max_inflight_messages 200\n"
         "max_queued_messages 1000\n"
     )
