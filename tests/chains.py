@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -163,7 +164,7 @@ def chain(
     try:
         for part, port in zip(brokers, (cloud.broker.port, edge.broker.port), strict=True):
             part.start()
-            eventually(lambda port=port: _answers(port))
+            eventually(partial(_answers, port))
         for part in roles:
             part.start()
         yield found

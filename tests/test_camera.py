@@ -277,3 +277,14 @@ def test_a_playlist_from_the_network_cannot_open_a_file(tmp_path: Path) -> None:
     with serve(handle) as url:
         threading.Timer(1.5, stop.set).start()
         assert list(open_camera(url, pace=True, stop=stop)) == []
+
+
+@pytest.mark.parametrize("ending", [".jpg", ".png", ".webp", ".bmp"])
+def test_a_still_picture_of_any_name_is_one_frame(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / f"picture%03d{ending}"
+    done, data = cv2.imencode(ending, np.full((60, 80, 3), 90, dtype=np.uint8))
+    assert done
+    path.write_bytes(data.tobytes())
+    frames = list(open_camera(str(path), pace=False, stop=threading.Event()))
+    assert [frame.image.shape for frame in frames] == [(60, 80, 3)]
+    assert frames[0].still

@@ -8,6 +8,7 @@ import subprocess
 import time
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -46,6 +47,7 @@ def in_quarantine(c: Chain) -> dict[str, str]:
 @pytest.fixture
 def portrait_png(jpeg: bytes) -> bytes:
     image = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
+    assert image is not None
     return cv2.imencode(".png", image)[1].tobytes()
 
 
@@ -105,7 +107,7 @@ TOPICS = ["w251/face_detector", "facedetection_topic", "faces", "face_app/#", "i
 
 @pytest.mark.parametrize(("topic", "qos"), list(zip(TOPICS, [0, 1, 2, 1, 2], strict=True)))
 def test_the_topics_and_qualities_of_service_of_the_write_ups(tmp_path: Path, topic: str, qos: int) -> None:
-    settings = {"topics": {"faces": topic}, "qos": qos}
+    settings: dict[str, Any] = {"topics": {"faces": topic}, "qos": qos}
     with chain(tmp_path, edge_broker="mosquitto", **settings) as c:
         c.finished(c.feed(10, rate=100))
         books = c.books()

@@ -34,6 +34,9 @@ _CONTAINERS: Final = (
 )
 """No playlist is among them: a file cannot have others opened."""
 
+_STILLS: Final = {b"\xff\xd8": "jpeg_pipe", b"\x89P": "png_pipe", b"RI": "webp_pipe", b"BM": "bmp_pipe"}
+"""By its name alone FFmpeg would take a still picture for one of a numbered sequence."""
+
 _TURN: Final = {90: cv2.ROTATE_90_COUNTERCLOCKWISE, -90: cv2.ROTATE_90_CLOCKWISE, 180: cv2.ROTATE_180}
 
 # What FFmpeg itself would print may hold a URL with its password.
@@ -92,14 +95,23 @@ def read_file(path: Path) -> Generator[Picture, None, None]:
         CameraError: it is none of these, or too large.
     """
     try:
+        options = _options("file", format_whitelist=_CONTAINERS)
         # An absolute path cannot be taken for a protocol's name.
-        container = av.open(str(path.resolve()), options=_options("file", format_whitelist=_CONTAINERS))
+        container = av.open(str(path.resolve()), format=_still(path), options=options)
     except (av.error.FFmpegError, OSError) as error:
         raise CameraError(
             str(path), f"not a video or picture that can be read ({reason_of(error)})"
         ) from error
     with container:
         yield from pictures(container, str(path))
+
+
+def _still(path: Path) -> str | None:
+    """Return the format of a still picture; None for anything else."""
+    with path.open("rb") as file:
+        head = file.read(12)
+    avi = head.startswith(b"RIFF") and head[8:] != b"WEBP"
+    return None if avi else _STILLS.get(head[:2])
 
 
 def live_opener(source: str) -> Callable[[], Container]:
