@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from chains import chain, eventually, facerelay
+from facerelay import settings
+from servers import free_port
+
+
+@pytest.mark.parametrize("side", ["edge", "cloud"])
+def test_init_writes_settings_that_load_and_never_over_a_file(tmp_path: Path, side: str) -> None:
+    path = tmp_path / "my.toml"
+    done = facerelay("init", side, str(path))
+    assert done.returncode == 0, done.stderr
+    assert f"facerelay doctor -c {path}" in done.stdout
+    assert path.stat().st_mode & 0o077 == 0
+    config = settings.load(path, environ={})
+    assert bool(config.camera) == (side == "edge")
+    again = facerelay("init", side, str(path))
+    assert again.returncode == 2
+    assert "exists" in again.stderr
+
+
+def test_send_ls_get_and_the_books(tmp_path: Path, portrait: Path) -> None:
+    with chain(tmp_path) as c:
+        done = c.command("send", str(portrait), "--camera", "test")
+        assert done.returncode == 0, done.stderr
+        assert ": stored faces/site=home/camera=test/" in done.stdout
+        key = done.stdout.split()[-1]
+        assert c.command("ls").stdout.split()[-1] == key
+        [line] = c.command("ls", "faces/site=home", "--json").stdout.splitlines()
+        assert json.loads(line)["key"] == key
+        fetched = c.command("get", key, "-o", str(tmp_path / "out"))
+        known = json.loads(fetched.stdout)
+        assert (known["site"], known["camera"], known["score"]) == ("home", "test", 1.0)
+        assert Path(known["file"]).read_bytes() == (tmp_path / "bucket" / key).read_bytes()
+
+
+def test_send_names_a_file_that_is_no_picture(tmp_path: Path) -> None:
+    (tmp_path / "text.png").write_text("no picture")
+    done = facerelay("send", str(tmp_path / "text.png"), "--set", f"outbox.path={tmp_path}/o.db")
+    assert done.returncode == 1
+    assert "text.png: neither JPEG, PNG nor WebP" in done.stderr
+
+
+def test_send_without_a_broker_says_so_and_keeps_the_face(tmp_path: Path, portrait: Path) -> None:
+    flags = ["--set", f"outbox.path={tmp_path}/o.db", "--set", f"broker.url=mqtt://127.0.0.1:{free_port()}"]
+    done = facerelay("send", str(portrait), "--timeout", "1", *flags)
+    assert done.returncode == 1
+    assert ": waiting faces/" in done.stdout
+    assert "facerelay doctor" in done.stderr
+
+
+def test_doctor_finds_what_is_wrong_and_what_is_fine(tmp_path: Path) -> None:
+    with chain(tmp_path) as c:
+        eventually(lambda: "connected" in c["store"].text())
+        edge = c.command("doctor", "--set", "camera.0.name=door", "--set", "camera.0.source=scene")
+        assert edge.returncode == 0, edge.stdout
+        assert "ok    camera door: a frame of 1280x720" in edge.stdout
+        cloud = facerelay("doctor", "-c", str(tmp_path / "cloud.toml"))
+        assert cloud.returncode == 0, cloud.stdout
+        assert "ok    bucket:" in cloud.stdout
+        wrong = c.command(
+            "doctor", "--set", "camera.0.name=door", "--set", "camera.0.source=none.mp4",
+            "--set", f"cloud.url=mqtt://127.0.0.1:{free_port()}",
+        )  # fmt: skip
+        assert wrong.returncode == 1
+        assert "ok    broker:" in wrong.stdout
+        assert "FAIL  cloud broker: no answer" in wrong.stdout
+        assert "FAIL  camera door:" in wrong.stdout
+
+
+def test_the_ledger_of_no_outbox_says_what_to_do(tmp_path: Path) -> None:
+    done = facerelay("ledger", "--set", f"outbox.path={tmp_path}/none.db")
+    assert done.returncode == 1
+    assert "facerelay capture" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_audit_names_what_is_missing_from_the_bucket(tmp_path: Path) -> None:
+    with chain(tmp_path) as c:
+        c.finished(c.feed(3, rate=100))
+        gone = c.objects()[1]
+        gone.unlink()
+        changed = c.objects()[0]
+        changed.write_bytes(changed.read_bytes() + b"x")
+        done = c.command("ledger", "--audit")
+        assert done.returncode == 1
+        assert "2 lost" in done.stdout
+        for path in (gone, changed):
+            assert f"lost: {path.name[14:50]}" in done.stdout
+
+
+def test_roles_without_their_settings_say_which_are_missing(tmp_path: Path) -> None:
+    for role, missing in (("capture", "[[camera]]"), ("forward", "[cloud]"), ("bridge mosquitto", "[cloud]")):
+        done = facerelay(*role.split(), "--set", f"outbox.path={tmp_path}/o.db")
+        assert done.returncode == 2
+        assert missing in done.stderr
+
+
+def test_a_reader_that_leaves_early_is_no_fault() -> None:
+    with subprocess.Popen([sys.executable, "-m", "facerelay", "--help"], stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        child.stdout.close()
+    assert child.returncode in {0, 1}
