@@ -108,3 +108,13 @@ def test_a_reader_that_leaves_early_is_no_fault() -> None:
         assert child.stdout is not None
         child.stdout.close()
     assert child.returncode in {0, 1}
+
+
+def test_the_cloud_reads_the_books_that_edges_sent_up(tmp_path: Path) -> None:
+    with chain(tmp_path) as c:
+        c.finished(c.feed(3, rate=100))
+        eventually(lambda: c.objects("ledger"))
+        done = facerelay("ledger", "-c", str(tmp_path / "cloud.toml"), "--set", "outbox.path=none", "--json")
+        assert done.returncode == 0, done.stderr
+        door = json.loads(done.stdout)["cameras"]["home/door"]
+        assert (door["captured"], door["stored"]) == (3, 3)

@@ -335,12 +335,12 @@ def test_half_done_messages_at_qos_2_are_released_on_the_next_connection() -> No
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(OSError):
             await reader.read(1_000)
-            writer.write(b"\x20\x02" + (b"\x01" if seen else b"\x00") + b"\x00")
+            writer.write(b"\x20\x02\x00\x00")
             seen.append(await reader.read(1_000))
             if len(seen) == 1:
                 writer.close()
                 return
-            writer.write(b"\x70\x02\x00\x01")
+            writer.write(wire.pubcomp(int.from_bytes(seen[0][-3:-1], "big")))
             await reader.read(1_000)
         writer.close()
 
@@ -355,7 +355,8 @@ def test_half_done_messages_at_qos_2_are_released_on_the_next_connection() -> No
                 await until(lambda: len(seen) == 2)
 
     run(go())
-    assert seen == [wire.publish("a", b"1", qos=2, packet_id=1), wire.pubrel(1)]
+    packet_id = int.from_bytes(seen[0][-3:-1], "big")
+    assert seen == [wire.publish("a", b"1", qos=2, packet_id=packet_id), wire.pubrel(packet_id)]
 
 
 def test_log_level_of_a_session_names_no_payload(caplog: pytest.LogCaptureFixture) -> None:

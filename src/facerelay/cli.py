@@ -206,7 +206,7 @@ def ledger(
     from facerelay.commands import books  # noqa: PLC0415 - a command loads what it needs
 
     known = settings.load(config, flags=(*flags, *([f"bucket.url={bucket}"] if bucket else [])))
-    found, proof = asyncio.run(books.audited(known)) if prove else (books.read(known.outbox.path), None)
+    found, proof = asyncio.run(books.find(known, prove=prove))
     if as_json:
         click.echo(books.as_json(found))
     else:

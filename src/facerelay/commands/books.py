@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Final
@@ -15,7 +16,7 @@ from facerelay.cloud.audit import Audit, Wanted, audit
 from facerelay.cloud.bucket import open_bucket
 from facerelay.config import Config
 from facerelay.edge import schema
-from facerelay.topics import Account, Ledger
+from facerelay.topics import MAX_MESSAGE_BYTES, Account, Ledger
 
 _COLUMNS: Final = (
     "frames", "captured", "stored", "sent", "waiting", "dropped", "refused", "erased", "duplicates", "bytes",
@@ -35,6 +36,35 @@ def read(path: Path) -> Ledger:
     """
     with closing(schema.open_books(path)) as db:
         return schema.ledger(db)
+
+
+async def reported(config: Config) -> Ledger:
+    """Return the books that edges have sent up, as the store keeps them in the bucket: summed per camera.
+
+    Raises:
+        OutboxError: there is no outbox here, and no edge has reported to the bucket either.
+        BucketError: the bucket cannot be read.
+    """
+    bucket = open_bucket(config.bucket)
+    cameras: dict[str, Account] = {}
+    async for entry in bucket.list("ledger"):
+        books = Ledger.from_bytes(await bucket.get(entry.key, max_bytes=MAX_MESSAGE_BYTES))
+        for name, account in books.cameras.items():
+            cameras[name] = _sum(cameras[name], account) if name in cameras else account
+    if not cameras:
+        raise schema.OutboxError(
+            f"no outbox at {config.outbox.path} and no edge's books in {config.bucket.url}: set outbox.path"
+            " (`facerelay capture` makes it) or bucket.url"
+        )
+    return Ledger(outbox="0" * 32, cameras=cameras)
+
+
+def _sum(one: Account, other: Account) -> Account:
+    """Add two outboxes' books of one camera; of latencies the worse is kept."""
+    counts = {name: getattr(one, name) + getattr(other, name) for name in (*_COLUMNS, "detections")}
+    reasons = dict(Counter(one.reasons) + Counter(other.reasons))
+    slower = max(one.latency_ms, other.latency_ms, key=lambda latency: latency.p99 or 0)
+    return Account(latency_ms=slower, reasons=reasons, **counts)
 
 
 async def audited(config: Config) -> tuple[Ledger, Audit]:
@@ -59,6 +89,15 @@ def _kept_since(config: Config) -> float:
     """Return the time from which on faces must be there, in Unix seconds: older ones were deleted by age."""
     days = config.store.retention_days
     return time.time() - days * _DAY if days else 0
+
+
+async def find(config: Config, *, prove: bool) -> tuple[Ledger, Audit | None]:
+    """Return the books of the outbox here, audited if asked for; without an outbox those in the bucket."""
+    if prove:
+        return await audited(config)
+    if config.outbox.path.exists():
+        return read(config.outbox.path), None
+    return await reported(config), None
 
 
 def as_json(books: Ledger) -> str:

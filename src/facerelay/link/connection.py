@@ -7,19 +7,18 @@ from dataclasses import dataclass, field
 
 from facerelay.link import wire
 from facerelay.link.decode import Decoder
-from facerelay.link.flight import Flight
+from facerelay.link.flight import SUBSCRIBE_ID, Flight
 from facerelay.link.inbox import Inbox
 from facerelay.link.wire import Ack, ConnAck, Kind, Oversize, PingResp, ProtocolError, Publish, SubAck
 from facerelay.mqtt import NotConnectedError
 
 _FLUSH_BYTES = 65_536
-_SUBSCRIBE_ID = 65_535
 _CLOSE_S = 2
 
 
 @dataclass(slots=True)
 class Memory:
-    """What both sides keep of QoS 2 from one connection of a persistent session to the next (4.1).
+    """What both sides keep of QoS 2 from one connection of a session to the next (4.1).
 
     Attributes:
         received: Identifiers we answered with PUBREC, whose PUBREL has not come, each with a hash of its
@@ -93,10 +92,10 @@ class Connection(asyncio.BufferedProtocol):
 
     def subscribe(self, filters: Sequence[tuple[str, int]]) -> None:
         """Ask for topics; `suback` has the answer."""
-        self.send(wire.subscribe(_SUBSCRIBE_ID, filters))
+        self.send(wire.subscribe(SUBSCRIBE_ID, filters))
 
     def recall(self) -> None:
-        """Finish what an earlier connection of this session left half done at QoS 2."""
+        """Finish what an earlier connection left half done at QoS 2."""
         for packet in self._flight.recall():
             self.send(packet)
 

@@ -1,12 +1,14 @@
 """What is on its way out: identifiers, and who waits for their acknowledgement."""
 
 import asyncio
+import secrets
 from collections import deque
 
 from facerelay.link import wire
 from facerelay.link.wire import Ack, Kind
 from facerelay.mqtt import NotConnectedError
 
+SUBSCRIBE_ID = 65_535
 _IN_FLIGHT = 1_000
 
 
@@ -14,14 +16,17 @@ class Flight:
     """Messages of ours at QoS 1 and 2 that the broker has not confirmed, at most 1,000 of them.
 
     Args:
-        unreleased: Identifiers whose PUBCOMP has not come; a persistent session keeps them for its next
-            connection, since the broker does.
+        unreleased: Identifiers whose PUBCOMP has not come, kept for the next connection: the broker may
+            remember them, and take a new message under one of them for the old one.
     """
 
     def __init__(self, unreleased: set[int]) -> None:
         self._unreleased = unreleased
         self._answers: dict[int, asyncio.Future[None]] = {}
-        self._free = deque(range(1, _IN_FLIGHT + 1))
+        # A NATS server that was killed remembers even a clean session's; those of an earlier process of ours
+        # are not known here, so the numbers begin where it hardly was.
+        first = 1 + secrets.randbelow(SUBSCRIBE_ID - _IN_FLIGHT)
+        self._free = deque(range(first, first + _IN_FLIGHT))
         self._waiting: deque[asyncio.Future[int]] = deque()
 
     async def take(self) -> int:
@@ -46,8 +51,8 @@ class Flight:
 
     def recall(self) -> list[bytes]:
         """Return what finishes the messages that an earlier connection left half done at QoS 2."""
+        self._free = deque(packet_id for packet_id in self._free if packet_id not in self._unreleased)
         for packet_id in self._unreleased:
-            self._free.remove(packet_id)
             self._answers[packet_id] = asyncio.get_running_loop().create_future()
         return [wire.pubrel(packet_id) for packet_id in sorted(self._unreleased)]
 

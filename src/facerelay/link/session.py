@@ -220,11 +220,9 @@ class Session:
         if answer.code:
             why = _REFUSALS.get(answer.code, f"code {answer.code}").format(client_id=self._client_id)
             raise RefusedError(f"the broker refused us: {why}")
-        if answer.session_present:
-            connection.recall()
-        else:
+        if not answer.session_present:
             self._memory.received.clear()
-            self._memory.unreleased.clear()
+        connection.recall()
 
     async def _subscribe(self, connection: Connection) -> None:
         if not self._filters:
