@@ -191,6 +191,11 @@ class Visits(Section):
     gap_s: Seconds = Field(
         1.5, title="Gap", description="A visit ends when its face was not seen for so long."
     )
+    min_eyes: Annotated[float, Field(ge=1)] = Field(
+        4.0,
+        title="Least size",
+        description="Pixels between the eyes; a smaller face is refused, and counted.",
+    )
 
 
 class PictureFormat(Section):

@@ -10,6 +10,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Final
 
+import cv2
+
 from facerelay import topics
 from facerelay.config import Camera, Config
 from facerelay.edge.detect import make_detector
@@ -163,6 +165,7 @@ async def _tell_ledger(config: Config, outbox: Outbox, session: Session) -> None
 async def _watch(config: Config, outbox: Outbox, stop: asyncio.Event, *, until_end: bool) -> None:
     """Run the cameras' threads until `stop`, or until they and the outbox have come to an end."""
     halt = threading.Event()
+    cv2.setNumThreads(1)  # the cameras' threads are the parallel work
     detect = config.detect
     detector = await asyncio.to_thread(
         make_detector, detect.model, threshold=detect.threshold, size=detect.size

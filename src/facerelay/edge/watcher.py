@@ -64,7 +64,7 @@ class Watcher(threading.Thread):
         self._stop_event = stop
         self._turn = turn or nullcontext()
         self._loop = loop
-        self._gate = Gate()
+        self._gate = Gate(min_eyes=config.visits.min_eyes)
         self._counters = Counters()
         self._counted: dict[str, int] = {}
         self._now = self._next_count = 0.0
