@@ -112,8 +112,9 @@ def test_link_state_is_true_on_both_brokers(kind: Any) -> None:  # noqa: ANN401
         run(go(edge, cloud))
 
 
-# Not at QoS 2: after kill -9 both brokers lose track of what they confirmed. Mosquitto 2.0.11 leaves out what waits
-# behind a full window; NATS 2.15 mixes up two messages under one number, once in some forty kills under load.
+# Not at QoS 2: after kill -9 both brokers lose track of what they confirmed. Mosquitto 2.0.11 leaves out what
+# waits behind a full window; NATS 2.15 mixes up two messages under one number,
+# once in some forty kills under load.
 def test_nothing_acknowledged_is_unsent_when_the_cloud_broker_is_killed(kind: Any) -> None:  # noqa: ANN401
     """The cloud's subscriber is counted before the kill and after: what neither saw is lost."""
 

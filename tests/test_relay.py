@@ -171,6 +171,19 @@ def test_an_overdue_face_is_sent_again_only_while_the_link_is_up(outbox: Outbox,
     asyncio.run(check())
 
 
+def test_a_link_state_said_again_puts_nothing_off(outbox: Outbox, make_face: Make) -> None:
+    async def check() -> None:
+        async with bench(outbox, make_face) as b:
+            await b.capture()
+            await b.until(1)
+            for _ in range(8):
+                b.wire.now += 1
+                b.relay.on_link(True)
+            await b.until(2)
+
+    asyncio.run(check())
+
+
 def test_a_cut_while_publishing_sends_again(outbox: Outbox, make_face: Make) -> None:
     async def check() -> None:
         async with bench(outbox, make_face) as b:

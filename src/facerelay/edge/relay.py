@@ -108,13 +108,16 @@ class Relay:
 
     def on_connected(self, up: bool) -> None:  # noqa: FBT001 - the shape of a session's callback
         """Take note of the session's state."""
+        if up == self._connected:
+            return
         self._connected = up
         self._on_up()
 
     def on_link(self, up: bool | None) -> None:  # noqa: FBT001 - a state, not a switch
         """Take note of the state of the link beyond the broker; None is not known."""
-        if up != self._link:
-            log.info("the link to the cloud is %s", {True: "up", False: "down", None: "of unknown state"}[up])
+        if up == self._link:
+            return  # it is repeated now and then, which is no news
+        log.info("the link to the cloud is %s", {True: "up", False: "down", None: "of unknown state"}[up])
         self._link = up
         self._on_up()
 

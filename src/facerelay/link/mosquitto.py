@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from facerelay.config import Broker
+from facerelay.topics import MAX_MESSAGE_BYTES
 
 
 def mosquitto_listener(broker: Broker, *, data: Path, max_message: int) -> str:
@@ -27,7 +28,7 @@ def mosquitto_listener(broker: Broker, *, data: Path, max_message: int) -> str:
         "allow_anonymous true\n"
         "persistence true\n"
         f"persistence_location {data}/\n"
-        f"message_size_limit {max_message}\n"
+        f"message_size_limit {max(max_message, MAX_MESSAGE_BYTES)}\n"
         "set_tcp_nodelay true\n"
         "max_inflight_messages 200\n"
         "max_queued_messages 1000\n"
