@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from conftest import Make
-from facerelay import config
+from facerelay import config, sections
 from facerelay.cloud.bucket import Bucket, open_bucket
 from facerelay.cloud.gallery import serve_gallery
 from facerelay.cloud.newest import Newest
@@ -32,7 +32,7 @@ def ask(port: int, path: str, **headers: str) -> Answer:
 async def serving(url: str, caplog: pytest.LogCaptureFixture) -> tuple[asyncio.Task[None], int]:
     """Start the role on a free port, which its log names."""
     caplog.set_level(logging.INFO)
-    settings = config.Config(bucket=config.Bucket(url=url), gallery=config.Gallery(port=0))
+    settings = config.Config(bucket=config.Bucket(url=url), gallery=sections.Gallery(port=0))
     task = asyncio.create_task(serve_gallery(settings))
     while not (found := re.search(r"http://127\.0\.0\.1:(\d+)/", caplog.text)):
         await asyncio.sleep(0.02)

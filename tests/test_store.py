@@ -19,7 +19,7 @@ import pytest
 
 from buckets import WEED, Weed, seaweed
 from conftest import Make, lacking
-from facerelay import config, face, topics
+from facerelay import config, face, sections, topics
 from facerelay.cloud.bucket import Bucket, BucketError, open_bucket
 from facerelay.cloud.erase import erase
 from facerelay.cloud.keep import Keeper
@@ -423,7 +423,7 @@ def test_without_receipts_it_stores_all_the_same(
     faces = [make_face() for _ in range(50)]
 
     async def scenario() -> None:
-        name = config.Store(name=f"s{delivery}{qos}")
+        name = sections.Store(name=f"s{delivery}{qos}")
         async with serving(broker, where, delivery=delivery, qos=qos, store=name) as edge:
             for one in faces:
                 await edge.send(one.data, qos=qos)
@@ -442,7 +442,7 @@ def test_at_broker_what_is_not_durable_is_not_acknowledged(
     blocked = tmp_path / "bucket"
     blocked.write_text("not a folder")
     one = make_face()
-    settings: dict[str, Any] = {"delivery": "broker", "store": config.Store(name="resumed")}
+    settings: dict[str, Any] = {"delivery": "broker", "store": sections.Store(name="resumed")}
 
     async def scenario() -> None:
         async with serving(broker, config.Bucket(url=f"file://{blocked}"), **settings) as edge:
