@@ -83,16 +83,21 @@ def _directory(block: bytes, order: str, at: int) -> dict[int, bytes]:
     if count > _MAX_ENTRIES:
         raise ExifError(f"an EXIF directory of {count} entries, over {_MAX_ENTRIES}")
     tags: dict[int, bytes] = {}
-    for index in range(count):
-        entry = at + 2 + index * _ENTRY
-        tag, kind, length = struct.unpack_from(order + "HHI", block, entry)
-        field = struct.unpack_from("4s", block, entry + 8)[0]
+    entries = block[at + 2 : at + 2 + count * _ENTRY]
+    for tag, kind, length, field in struct.iter_unpack(order + "HHI4s", entries):
         if tag == EXIF_IFD:
             tags[tag] = field
         elif kind in _SIZES:
-            start = entry + 8 if length <= _INLINE else struct.unpack(order + "I", field)[0]
-            if start + length > len(block):
-                raise ExifError(f"EXIF tag {tag:#06x} lies outside the block")
-            value = block[start : start + length]
+            value = _value(block, order, tag, length, field)
             tags[tag] = value.rstrip(b"\x00") if kind == ASCII else value
     return tags
+
+
+def _value(block: bytes, order: str, tag: int, length: int, field: bytes) -> bytes:
+    """Return a value that lies in its entry's own four bytes, or elsewhere in the block."""
+    if length <= _INLINE:
+        return field[:length]
+    (start,) = struct.unpack(order + "I", field)
+    if start + length > len(block):
+        raise ExifError(f"EXIF tag {tag:#06x} lies outside the block")
+    return block[start : start + length]

@@ -30,7 +30,8 @@ _MAKE, _MODEL, _DESCRIPTION, _SOFTWARE, _DATETIME = 0x010F, 0x0110, 0x010E, 0x01
 _VERSION, _ORIGINAL, _OFFSET, _SUBSEC = 0x9000, 0x9003, 0x9011, 0x9291
 _COMMENT, _UNIQUE_ID = 0x9286, 0xA420
 _COMMENT_ASCII: Final = b"ASCII\x00\x00\x00"
-_OFFSET_FORM: Final = re.compile(r"([+-])(\d\d):(\d\d)")
+_TIME_FORM: Final = re.compile(r"(\d{4}):(\d\d):(\d\d) (\d\d):(\d\d):(\d\d)", re.ASCII)
+_OFFSET_FORM: Final = re.compile(r"([+-])(\d\d):(\d\d)", re.ASCII)
 
 Slug = Annotated[str, StringConstraints(pattern=f"^{SLUG}$")]
 Hex = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{8,64}$")]
@@ -241,7 +242,11 @@ def _read_id(tag: bytes) -> str:
 
 
 def _read_time(tags: Mapping[int, bytes]) -> datetime:
-    taken = datetime.strptime(tags[_ORIGINAL].decode("ascii"), "%Y:%m:%d %H:%M:%S").replace(tzinfo=UTC)
+    form = _TIME_FORM.fullmatch(tags[_ORIGINAL].decode("ascii"))
+    if form is None:
+        raise ValueError("not a time")
+    year, month, day, hour, minute, second = map(int, form.groups())
+    taken = datetime(year, month, day, hour, minute, second, tzinfo=UTC)
     micro = int(tags.get(_SUBSEC, b"0").decode("ascii")[:6].ljust(6, "0"))
     offset = _OFFSET_FORM.fullmatch(tags.get(_OFFSET, b"+00:00").decode("ascii"))
     if offset is None:

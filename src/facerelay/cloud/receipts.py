@@ -1,11 +1,10 @@
-"""Receipts on their way down: gathered for a moment, one message per outbox."""
+"""Receipts on their way down: those that wait together go together, one message per outbox."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from typing import Final
 
 from facerelay import topics
@@ -14,8 +13,7 @@ from facerelay.topics import Receipt
 
 log = logging.getLogger(__name__)
 
-_GATHER_S: Final = 0.02
-_MANY: Final = 100
+_GATHER_S: Final = 0.002
 _MOST: Final = 50_000
 
 Publish = Callable[[str, bytes], Awaitable[None]]
@@ -30,7 +28,6 @@ class Outgoing:
         self._waiting: dict[tuple[str, str], list[Receipt]] = {}
         self._count = 0
         self._some = asyncio.Event()
-        self._many = asyncio.Event()
 
     def add(self, site: str, outbox: str, receipt: Receipt) -> None:
         """Take a receipt for the owner of an outbox."""
@@ -39,22 +36,18 @@ class Outgoing:
         self._waiting.setdefault((site, outbox), []).append(receipt)
         self._count += 1
         self._some.set()
-        if self._count >= _MANY:
-            self._many.set()
 
     async def run(self) -> None:
-        """Publish, 20 ms after the first receipt or when there are a hundred; never ends by itself."""
+        """Publish until cancelled: what comes while the broker has not answered goes together."""
         while True:
             await self._some.wait()
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._many.wait(), _GATHER_S)
+            await asyncio.sleep(_GATHER_S)
             await self.flush()
 
     async def flush(self) -> None:
         """Publish all that waits, all outboxes at once."""
         waiting, self._waiting, self._count = self._waiting, {}, 0
         self._some.clear()
-        self._many.clear()
         await asyncio.gather(*(self._send(*owner, found) for owner, found in waiting.items()))
 
     async def _send(self, site: str, outbox: str, found: list[Receipt]) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Self
+from typing import Final, NamedTuple, Self
 
 from facerelay.edge import schema
 from facerelay.edge.claim import Claim
@@ -50,6 +50,25 @@ class News:
 
     arrived: Sequence[Waiting]
     gone: Sequence[str]
+
+
+class _Kept(NamedTuple):
+    """What the books hold of a face."""
+
+    row: int
+    id: str
+    sha256: str
+    outbox: str
+    site: str
+    camera: str
+    state: str
+    reason: str | None
+    size: int
+
+
+def _find(db: sqlite3.Connection, face_id: str) -> _Kept | None:
+    found = db.execute(f"SELECT {', '.join(_Kept._fields)} FROM faces WHERE id = ?", (face_id,)).fetchone()  # noqa: S608 - names of ours
+    return _Kept(*found) if found else None
 
 
 class Outbox:
@@ -218,45 +237,44 @@ class Outbox:
 
     def _answer(self, db: sqlite3.Connection, receipts: Sequence[Receipt]) -> None:
         for receipt in receipts:
-            found = db.execute(
-                "SELECT outbox, site, camera FROM faces WHERE id = ? AND sha256 = ?",
-                (receipt.id, receipt.sha256),
-            ).fetchone()
-            if found is None:
-                log.warning(
-                    "a receipt for %s, which is no face of this outbox with that hash: ignored", receipt.id
-                )
+            kept = _find(db, receipt.id)
+            if kept is None or kept.sha256 != receipt.sha256:
+                log.warning("a receipt for %s, no face of this outbox with that hash: ignored", receipt.id)
                 continue
             if receipt.duplicate:
-                self._add(*found, duplicates=1)
+                self._add(kept.outbox, kept.site, kept.camera, duplicates=1)
             outcome, _, reason = receipt.outcome.partition(":")
             if outcome == "refused":
-                self._move(db, receipt.id, "refused", reason)
+                self._shift(db, kept, "refused", reason)
             elif outcome in _FINAL:
-                self._move(db, receipt.id, _FINAL[outcome], "expired" if outcome == "expired" else None)
+                self._shift(db, kept, _FINAL[outcome], "expired" if outcome == "expired" else None)
 
     # the books
 
     def _move(self, db: sqlite3.Connection, face_id: str, state: str, reason: str | None) -> None:
+        if kept := _find(db, face_id):
+            self._shift(db, kept, state, reason)
+
+    def _shift(self, db: sqlite3.Connection, kept: _Kept, state: str, reason: str | None) -> None:
         """Take a face from one column of the books to another; `stored` is where it stays."""
-        found = db.execute(
-            "SELECT row, outbox, site, camera, state, reason, size FROM faces WHERE id = ?", (face_id,)
-        ).fetchone()
-        if found is None or found[4] in (state, "stored"):
+        if kept.state in (state, "stored"):
             return
-        row, outbox, site, camera, before, why, size = found
         db.execute(
             "UPDATE faces SET state = ?, reason = ?, answered = ? WHERE row = ?",
-            (state, reason, time.time(), row),
+            (state, reason, time.time(), kept.row),
         )
-        if before == "waiting":
-            self._bytes -= size
-            self._gone.append(face_id)
+        if kept.state == "waiting":
+            self._bytes -= kept.size
+            self._gone.append(kept.id)
         else:
-            self._add(outbox, site, camera, **{before: -1}, **({f"{before}:{why}": -1} if why else {}))
-        self._add(outbox, site, camera, **{state: 1}, **({f"{state}:{reason}": 1} if reason else {}))
+            self._count_in(kept, kept.state, kept.reason, -1)
+        self._count_in(kept, state, reason, 1)
         if state != "refused":
-            db.execute("DELETE FROM pictures WHERE row = ?", (row,))
+            db.execute("DELETE FROM pictures WHERE row = ?", (kept.row,))
+
+    def _count_in(self, kept: _Kept, state: str, reason: str | None, n: int) -> None:
+        names = {state: n} | ({f"{state}:{reason}": n} if reason else {})
+        self._add(kept.outbox, kept.site, kept.camera, **names)
 
     def _add(self, outbox: str, site: str, camera: str, **names: int) -> None:
         for name, n in names.items():
