@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO ?= --exit --pace
+WORKERS ?= 2
 MEDIA ?= $(FACERELAY_MEDIA)
 
 .PHONY: demo test check bench test-setup clean
@@ -11,7 +12,7 @@ demo: $(VENV)/.demo
 	$(BIN)/facerelay demo $(DEMO)
 
 test: $(VENV)/.dev
-	FACERELAY_MEDIA="$(MEDIA)" $(BIN)/pytest $(TESTS)
+	FACERELAY_MEDIA="$(MEDIA)" $(BIN)/pytest -n $(WORKERS) --dist loadfile $(TESTS)
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
