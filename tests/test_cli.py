@@ -39,6 +39,12 @@ def test_send_ls_get_and_the_books(tmp_path: Path, portrait: Path) -> None:
         known = json.loads(fetched.stdout)
         assert (known["site"], known["camera"], known["score"]) == ("home", "test", 1.0)
         assert Path(known["file"]).read_bytes() == (tmp_path / "bucket" / key).read_bytes()
+        again = c.command("get", key, "-o", str(tmp_path / "out"))
+        assert again.returncode == 1
+        assert "exists; name another folder" in again.stderr
+        refused = c.command("erase", "--yes")
+        assert refused.returncode == 1
+        assert "Traceback" not in refused.stderr
 
 
 def test_send_names_a_file_that_is_no_picture(tmp_path: Path) -> None:

@@ -134,6 +134,21 @@ def _command_line(pid: str) -> str:
         return ""
 
 
+def test_no_password_of_a_camera_is_shown_or_left_readable(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "facerelay", "demo", "--dir", str(tmp_path), "--source"]
+    with subprocess.Popen([*command, "rtsp://admin:hunter2@127.0.0.1:9/x"], stderr=subprocess.PIPE) as child:
+        until = time.monotonic() + 30
+        while not list(tmp_path.glob("*/logs/capture.log")):
+            assert time.monotonic() < until
+            time.sleep(0.2)
+        child.send_signal(signal.SIGTERM)
+        _, said = child.communicate(timeout=60)
+    assert b"hunter2" not in said
+    [run] = tmp_path.iterdir()
+    assert run.stat().st_mode & 0o077 == 0
+    assert all("hunter2" not in log.read_text() for log in run.glob("logs/*"))
+
+
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [

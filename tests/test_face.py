@@ -131,6 +131,12 @@ def test_a_face_that_lies_about_itself_is_malformed(make_face: Make, change: dic
     assert caught.value.reason == "malformed"
 
 
+def test_a_time_before_there_were_cameras_is_malformed(make_face: Make) -> None:
+    with pytest.raises(face.FaceError) as caught:
+        face.unseal(make_face(time=datetime(7, 11, 21, tzinfo=UTC)).data, LIMITS)
+    assert caught.value.reason == "malformed"
+
+
 def test_an_exif_block_that_claims_more_than_it_has_is_refused() -> None:
     block = exif.build({0x010F: exif.ascii_tag("facerelay")}, {})
     huge = block.replace(struct.pack("<HHI", 0x010F, 2, 10), struct.pack("<HHI", 0x010F, 2, 2**31))

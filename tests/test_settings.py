@@ -44,6 +44,7 @@ def test_a_camera_can_be_named_by_flags_alone() -> None:
         ("broker.ulr=x", ["broker.ulr", "did you mean 'url'"]),
         ("broker.url=http://x", ["broker.url", "mqtt://host:port", "Address"]),
         ("broker.url=mqtt://u:secret@x", ["broker.url", "own settings"]),
+        ("broker.url=mqtt://u:secret", ["broker.url", "mqtt://host:port"]),
         ("visits.wait_s=-1", ["visits.wait_s", "greater than or equal to 0", "The best picture is sent"]),
         ("site=My Home", ["site", "Lower case letters"]),
         ("delivery=quick", ["delivery", "'fast', 'broker' or 'receipt'"]),

@@ -30,6 +30,9 @@ _MAKE, _MODEL, _DESCRIPTION, _SOFTWARE, _DATETIME = 0x010F, 0x0110, 0x010E, 0x01
 _VERSION, _ORIGINAL, _OFFSET, _SUBSEC = 0x9000, 0x9003, 0x9011, 0x9291
 _COMMENT, _UNIQUE_ID = 0x9286, 0xA420
 _COMMENT_ASCII: Final = b"ASCII\x00\x00\x00"
+_FIRST_YEAR: Final = 1970
+"""A clock that was never set begins here; earlier times are made up."""
+
 _TIME_FORM: Final = re.compile(r"(\d{4}):(\d\d):(\d\d) (\d\d):(\d\d):(\d\d)", re.ASCII)
 _OFFSET_FORM: Final = re.compile(r"([+-])(\d\d):(\d\d)", re.ASCII)
 
@@ -165,7 +168,7 @@ def key_of(face: Face, sha256: str, extension: str) -> str:
     """Return the key: site, camera, date and hour in UTC, time, id, and eight digits of the hash."""
     at = face.time.astimezone(UTC)
     return (
-        f"faces/site={face.site}/camera={face.camera}/date={at:%Y-%m-%d}/hour={at:%H}/"
+        f"faces/site={face.site}/camera={face.camera}/date={at.date().isoformat()}/hour={at:%H}/"
         f"{at:%H%M%S.%f}-{face.id}-{sha256[:8]}.{extension}"
     )
 
@@ -228,7 +231,7 @@ def _read_face(seen: picture.Picture) -> Face | None:
         )  # fmt: skip
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(map(str, first["loc"]))
+        where = ascii(".".join(map(str, first["loc"]))[:100])
         raise FaceError("malformed", f"its EXIF comment: {where}: {first['msg']}") from error
     except (KeyError, ValueError, OverflowError) as error:
         raise FaceError("malformed", "an EXIF tag of its time or id is missing or wrong") from error
@@ -246,6 +249,8 @@ def _read_time(tags: Mapping[int, bytes]) -> datetime:
     if form is None:
         raise ValueError("not a time")
     year, month, day, hour, minute, second = map(int, form.groups())
+    if year < _FIRST_YEAR:
+        raise ValueError("before there were such cameras")
     taken = datetime(year, month, day, hour, minute, second, tzinfo=UTC)
     micro = int(tags.get(_SUBSEC, b"0").decode("ascii")[:6].ljust(6, "0"))
     offset = _OFFSET_FORM.fullmatch(tags.get(_OFFSET, b"+00:00").decode("ascii"))

@@ -63,13 +63,15 @@ class Broker(Section):
     @field_validator("url")
     @classmethod
     def _url(cls, value: str) -> str:
-        parts = urlsplit(value)
-        if parts.scheme not in {"mqtt", "mqtts"} or not parts.hostname:
-            raise ValueError("write it as mqtt://host:port, or mqtts://host:port")
-        if parts.username or parts.password:
+        if "@" in value:
             raise ValueError("put the user name and password into their own settings, not into the url")
-        if parts.port is not None and not 0 < parts.port <= 65_535:  # noqa: PLR2004 - TCP
-            raise ValueError("the port is between 1 and 65535")
+        try:
+            parts = urlsplit(value)
+            right = parts.scheme in {"mqtt", "mqtts"} and parts.hostname and parts.port != 0
+        except ValueError:
+            right = False
+        if not right:
+            raise ValueError("write it as mqtt://host:port, or mqtts://host:port") from None
         return value
 
     @model_validator(mode="after")

@@ -8,9 +8,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, ClassVar, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import BaseModel, ConfigDict, FailFast, Field, StringConstraints, ValidationError
 
 from facerelay.face import SLUG, Hex, Slug
 
@@ -28,6 +28,11 @@ class TopicError(ValueError):
 
 class WireError(ValueError):
     """A receipt batch, ledger or hello that cannot be read."""
+
+
+def shown(name: str) -> str:
+    """Return a name from outside as a log line may show it: escaped, and of bounded length."""
+    return ascii(name[:120])[1:-1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +110,8 @@ class _Wire(BaseModel):
         """Return the message's payload."""
         return self.model_dump_json(exclude_defaults=False).encode()
 
+    most_bytes: ClassVar[int] = MAX_MESSAGE_BYTES
+
     @classmethod
     def from_bytes(cls, payload: bytes) -> Self:
         """Read a payload.
@@ -112,14 +119,14 @@ class _Wire(BaseModel):
         Raises:
             WireError: too large, or not such a message; the first fault is named.
         """
-        if len(payload) > MAX_MESSAGE_BYTES:
-            raise WireError(f"{len(payload)} bytes are more than the limit of {MAX_MESSAGE_BYTES}")
+        if len(payload) > cls.most_bytes:
+            raise WireError(f"{len(payload)} bytes are more than the limit of {cls.most_bytes}")
         try:
             return cls.model_validate_json(payload)
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
-            where = ".".join(map(str, first["loc"]))
-            raise WireError(f"{cls.__name__} {where}: {first['msg']}") from error
+            where = shown(".".join(map(str, first["loc"])))
+            raise WireError(f"{cls.__name__}: {where}: {first['msg']}") from error
 
 
 class Receipt(_Wire):
@@ -140,7 +147,7 @@ class Receipts(_Wire):
 
     v: Literal[1] = 1
     store: Slug
-    receipts: Annotated[tuple[Receipt, ...], Field(max_length=1000)]
+    receipts: Annotated[tuple[Receipt, ...], Field(max_length=1000), FailFast()]
 
 
 class Hello(_Wire):
@@ -151,29 +158,33 @@ class Hello(_Wire):
     start: Hex
 
 
+Count = Annotated[int, Field(ge=0, le=2**53)]
+Milliseconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
 class Latency(_Wire):
     """Camera to receipt, in milliseconds; null until there is one."""
 
-    p50: float | None = None
-    p99: float | None = None
+    p50: Milliseconds | None = None
+    p99: Milliseconds | None = None
 
 
 class Account(_Wire):
     """One camera's books: `captured = stored (or sent) + waiting + dropped + refused + erased`."""
 
-    frames: int = 0
-    detections: int = 0
-    captured: int = 0
-    stored: int = 0
-    sent: int = 0
-    waiting: int = 0
-    dropped: int = 0
-    refused: int = 0
-    erased: int = 0
-    duplicates: int = 0
-    bytes: int = 0
+    frames: Count = 0
+    detections: Count = 0
+    captured: Count = 0
+    stored: Count = 0
+    sent: Count = 0
+    waiting: Count = 0
+    dropped: Count = 0
+    refused: Count = 0
+    erased: Count = 0
+    duplicates: Count = 0
+    bytes: Count = 0
     latency_ms: Latency = Latency()
-    reasons: dict[Reason, int] = {}
+    reasons: Annotated[dict[Reason, Count], Field(max_length=64)] = {}
 
     @property
     def closes(self) -> bool:
@@ -182,13 +193,18 @@ class Account(_Wire):
         return self.captured == answered
 
 
+CameraName = Annotated[str, StringConstraints(pattern=f"^{SLUG}/{SLUG}$")]
+
+
 class Ledger(_Wire):
     """The books of one outbox, as they travel and as they are printed; `lost` comes from an audit alone."""
 
+    most_bytes: ClassVar[int] = 65_536
+
     v: Literal[1] = 1
     outbox: Hex
-    cameras: dict[Annotated[str, StringConstraints(pattern=f"^{SLUG}/{SLUG}$")], Account]
-    lost: int | None = None
+    cameras: Annotated[dict[CameraName, Account], Field(max_length=1000)]
+    lost: Count | None = None
 
     @property
     def closes(self) -> bool:

@@ -130,7 +130,8 @@ def as_table(books: Ledger) -> Table:
     table.add_column("p50/p99 ms", justify="right", min_width=10)
     for camera, account in books.cameras.items():
         latency = account.latency_ms
-        times = "" if latency.p50 is None else f"{latency.p50:.0f}/{latency.p99:.0f}"
+        known = latency.p50 is not None and latency.p99 is not None
+        times = f"{latency.p50:.0f}/{latency.p99:.0f}" if known else ""
         table.add_row(camera, *(str(getattr(account, name)) for name in columns), times)
     return table
 

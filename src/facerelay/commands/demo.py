@@ -21,10 +21,11 @@ from rich.console import Console
 from facerelay import settings
 from facerelay.cloud.contract import BucketError
 from facerelay.commands import books
+from facerelay.commands.init import write_secret
 from facerelay.commands.show import Screen
 from facerelay.commands.supervise import FallenError, Role, ours
 from facerelay.config import Config
-from facerelay.edge.camera import SCENE, expand
+from facerelay.edge.camera import SCENE, expand, redact
 from facerelay.edge.schema import OutboxError
 from facerelay.settings import ConfigError
 from facerelay.topics import Ledger
@@ -62,10 +63,12 @@ def show(options: Options) -> int:
     cameras = expand(source)
     folder = (options.folder / f"{datetime.now().astimezone():%Y%m%d-%H%M%S}").absolute()
     (folder / "logs").mkdir(parents=True)
+    folder.chmod(0o700)
     edge, cloud = _configure(options, cameras, folder)
     roles = _roles(options, edge, cloud, folder)
     click.echo(
-        f"facerelay demo: {source} into {cloud.bucket.url}; logs, settings and state in {folder}", err=True
+        f"facerelay demo: {redact(source)} into {cloud.bucket.url}; logs, settings and state in {folder}",
+        err=True,
     )
     try:
         with _ended_by_signals():
@@ -101,7 +104,7 @@ def _configure(options: Options, cameras: list[tuple[str, str]], folder: Path) -
     }  # fmt: skip
     sides = {"edge": (*settings.EDGE, "bucket"), "cloud": settings.CLOUD}
     for side, names in sides.items():
-        (folder / f"{side}.toml").write_text(settings.template(names, values[side]), encoding="utf-8")
+        write_secret(folder / f"{side}.toml", settings.template(names, values[side]))
     edge, cloud = (settings.load(folder / f"{side}.toml", flags=options.flags) for side in sides)
     return edge, cloud
 
@@ -145,8 +148,7 @@ def _mosquitto(config: Config, folder: Path, *, bridged: bool) -> list[str]:
     folder.mkdir(parents=True, exist_ok=True)
     text = mosquitto_listener(config.broker, data=folder, max_message=config.limits.message_bytes)
     path = folder / "mosquitto.conf"
-    path.write_text(text + (bridge_config(config) if bridged else ""), encoding="utf-8")
-    path.chmod(0o600)
+    write_secret(path, text + (bridge_config(config) if bridged else ""))
     return [program, "-c", str(path)]
 
 

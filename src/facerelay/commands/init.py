@@ -28,6 +28,17 @@ _FIRST: Final[dict[str, tuple[tuple[str, ...], dict[str, Any]]]] = {
 }
 
 
+def write_secret(path: Path, text: str) -> None:
+    """Write a new file that its owner alone can read, from its first byte on.
+
+    Raises:
+        FileExistsError: there is one.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    with os.fdopen(os.open(path, flags, 0o600), "w", encoding="utf-8") as file:
+        file.write(text)
+
+
 def write(side: str, path: Path) -> str:
     """Write the configuration of one side, never over a file, and return what to do next.
 
@@ -37,10 +48,7 @@ def write(side: str, path: Path) -> str:
     names, values = _FIRST[side]
     text = settings.template(names, values)
     try:
-        with os.fdopen(
-            os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8"
-        ) as file:
-            file.write(text)
+        write_secret(path, text)
     except FileExistsError:
         raise settings.ConfigError(f"{path}: exists; name another file, or remove it first") from None
     except OSError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -32,12 +33,26 @@ async def fetch(config: Config, keys: tuple[str, ...], folder: Path) -> None:
     for key in keys:
         data = await bucket.get(key, max_bytes=config.limits.message_bytes)
         target = folder / Path(key).name
-        target.write_bytes(data)
+        _write_new(target, data)
         try:
             known: dict[str, Any] = face.describe(face.unseal(data, config.limits.face).face)
         except face.FaceError as error:
             known = {"unknown": error.reason}
         click.echo(json.dumps({"file": str(target), **known}))
+
+
+class ExistsError(Exception):
+    """A file is in the way."""
+
+
+def _write_new(path: Path, data: bytes) -> None:
+    """Write a file where there is none: never over another, nor through a link."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        with os.fdopen(os.open(path, flags, 0o640), "wb") as file:
+            file.write(data)
+    except FileExistsError:
+        raise ExistsError(f"{path}: exists; name another folder with -o") from None
 
 
 async def erase(

@@ -7,9 +7,11 @@ import time
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 import click
+import cv2
+import numpy as np
 
 from facerelay import face, picture
 from facerelay.commands.running import connector
@@ -17,9 +19,12 @@ from facerelay.config import Config
 from facerelay.edge import schema
 from facerelay.edge.capture import relaying
 from facerelay.edge.clock import clock_state
+from facerelay.edge.detect import Image
 from facerelay.edge.outbox import Outbox
+from facerelay.edge.watcher import encode_face
 
 _LOOK_S: Final = 0.1
+_MOST_BYTES: Final = 64_000_000
 
 
 class SendError(Exception):
@@ -29,6 +34,7 @@ class SendError(Exception):
 async def send(config: Config, files: tuple[Path, ...], *, camera: str, timeout: float) -> int:  # noqa: ASYNC109 - the user's setting
     """Send files as faces of a camera; prints each one's key and what became of it.
 
+    Each is encoded anew, as a camera's crop would be: what another camera wrote about it stays here.
     They wait in an outbox of their own beside the configured one, which a running capture holds; what
     has no receipt in time stays there, and goes with the next call.
 
@@ -63,33 +69,24 @@ async def _answered(outbox: Outbox, timeout: float) -> None:  # noqa: ASYNC109 -
         await asyncio.sleep(_LOOK_S)
 
 
+def _decode(data: bytes) -> Image:
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    if image is None:
+        raise picture.PictureError("malformed", "the picture cannot be decoded")
+    return cast("Image", image)
+
+
 def _seal(config: Config, outbox: Outbox, file: Path, camera: str) -> face.Sealed:
-    most = config.limits.message_bytes
     try:
         with file.open("rb") as opened:
-            data = opened.read(most + 1)
-        seen = picture.read(data, max_bytes=most, max_pixels=config.limits.pixels)
-        if seen.exif is not None:
-            data = _without_exif(config, data)
+            data = opened.read(_MOST_BYTES + 1)
+        seen = picture.read(data, max_bytes=_MOST_BYTES, max_pixels=config.limits.pixels)
+        image = _decode(data)
         known = face.Face(
             id=face.new_id(), outbox=outbox.id, run=outbox.run, seq=outbox.number(), site=config.site,
             camera=camera, time=datetime.now(UTC), box=(0, 0, seen.width, seen.height),
             frame=(seen.width, seen.height), score=1.0, quality=1.0, clock=clock_state(),
         )  # fmt: skip
-        return face.seal(known, data)
+        return encode_face(known, image, form=config.picture, most=config.limits.message_bytes)
     except (OSError, picture.PictureError) as error:
         raise SendError(f"{file}: {error}") from error
-
-
-def _without_exif(config: Config, data: bytes) -> bytes:
-    """Encode a picture anew, so that what another camera wrote about it does not travel along."""
-    import cv2  # noqa: PLC0415 - only where a picture has EXIF of its own
-    import numpy as np  # noqa: PLC0415 - as above
-
-    from facerelay.edge.crop import encode  # noqa: PLC0415 - as above
-
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-    if image is None:
-        raise picture.PictureError("malformed", "the picture cannot be decoded")
-    form = config.picture
-    return encode(image, format=form.format, quality=form.quality, grey=form.grey, max_side=max(image.shape))  # type: ignore[arg-type] # OpenCV's own image type

@@ -17,6 +17,7 @@ log = logging.getLogger(__name__)
 _END_S: Final = 10.0
 _FALLS: Final = 20
 _AGAIN_S: Final = 0.5
+_LAST_BYTES: Final = 4096
 
 
 class FallenError(Exception):
@@ -75,7 +76,9 @@ class Role:
 
     def last_words(self) -> str:
         """Return the last line of its log."""
-        lines = self.log.read_text(errors="replace").strip().splitlines()
+        with self.log.open("rb") as file:
+            file.seek(max(0, self.log.stat().st_size - _LAST_BYTES))
+            lines = file.read().decode(errors="replace").strip().splitlines()
         return lines[-1] if lines else "it said nothing"
 
 

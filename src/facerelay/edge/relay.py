@@ -24,6 +24,7 @@ _TICK: Final = 0.1
 _SILENCE: Final = 10.0
 _HELD: Final = 900.0
 _LIVE_WINDOWS: Final = 4
+_STORES: Final = 64
 
 Publish = Callable[[str, bytes], Awaitable[None]]
 
@@ -40,6 +41,7 @@ class _Flight:
     unanswered: int = 0
     held: bool = False
     busy: bool = False
+    hurried: bool = False
 
 
 class Relay:
@@ -85,6 +87,7 @@ class Relay:
         self._connected = False
         self._link: bool | None = None
         self._hellos: dict[str, str] = {}
+        self._hurry_after = 0.0
         self._heard = self._up_since = clock()
         self._probe_at: float | None = None
         self._sent_bytes: Counter[tuple[str, str]] = Counter()
@@ -123,9 +126,15 @@ class Relay:
 
     def on_hello(self, hello: Hello) -> None:
         """Send again what has no receipt when a store announces itself anew: it may have lost it."""
-        before, self._hellos[hello.store] = self._hellos.get(hello.store), hello.start
-        if before not in (None, hello.start):
-            self._due_soon(self._trip.overdue / 4)
+        before = self._hellos.get(hello.store)
+        if before is None and len(self._hellos) >= _STORES:
+            return
+        self._hellos[hello.store] = hello.start
+        now = self._clock()
+        if before in (None, hello.start) or now < self._hurry_after:
+            return
+        self._hurry_after = now + self._trip.overdue  # a store that stumbles must not have us flood it
+        self._due_soon(self._trip.overdue / 4)
 
     async def on_receipts(self, receipts: Iterable[Receipt]) -> None:
         """Act on a batch; returns once it is on disk."""
@@ -202,6 +211,7 @@ class Relay:
         now = self._clock()
         flight.sends += 1
         flight.last = now
+        flight.hurried = False
         flight.due = now + self._trip.after(flight.sends) * random.uniform(1, 1.25)  # noqa: S311 - jitter
         flight.busy = True
         self._tasks.create_task(self._deliver(flight))
@@ -240,6 +250,7 @@ class Relay:
         now = self._clock()
         for flight in self._flights.values():
             flight.due = min(flight.due, now + random.uniform(0, within))  # noqa: S311 - jitter
+            flight.hurried = True
 
     async def _watch(self) -> None:
         while True:
@@ -260,7 +271,7 @@ class Relay:
         passed_over = [f for f in again if self._heard > f.last] if self._link else []
         unheard = [f for f in again if f not in passed_over]
         for flight in passed_over:
-            flight.unanswered += 1
+            flight.unanswered += not flight.hurried
             if flight.unanswered >= self._max_unanswered:
                 self._park(flight)
             else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,8 +117,12 @@ def ledger(db: sqlite3.Connection, outbox: str | None = None) -> Ledger:
 
 def _account(tally: Mapping[str, int], latency: Latency) -> Account:
     plain = {name: n for name, n in tally.items() if name in Account.model_fields}
-    reasons = {name.partition(":")[2]: n for name, n in tally.items() if ":" in name and n}
-    return Account(latency_ms=latency, reasons=reasons, **plain)
+    reasons: Counter[str] = Counter()
+    for name, n in tally.items():
+        column, _, reason = name.partition(":")
+        if reason and n:
+            reasons[f"gate-{reason}" if column == "gate" else reason] += n
+    return Account(latency_ms=latency, reasons=dict(reasons), **plain)
 
 
 def _latency(db: sqlite3.Connection, outbox: str, site: str, camera: str) -> Latency:

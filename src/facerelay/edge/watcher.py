@@ -15,12 +15,13 @@ from facerelay.edge.best import BestShot, EveryNth, Policy, Shot
 from facerelay.edge.camera import CameraError, Frame, open_camera
 from facerelay.edge.clock import clock_state
 from facerelay.edge.crop import encode
-from facerelay.edge.detect import Detector
+from facerelay.edge.detect import Detector, Image
 from facerelay.edge.eyes import Counters, watch
 from facerelay.edge.outbox import Outbox
 from facerelay.edge.quality import Gate
 from facerelay.edge.schema import OutboxError
 from facerelay.edge.track import Tracker
+from facerelay.sections import PictureFormat
 
 log = logging.getLogger(__name__)
 
@@ -137,19 +138,20 @@ class Watcher(threading.Thread):
             track=shot.track,
             clock=clock_state(),
         )
-        self._outbox.put(self._encode(known, shot), chosen=self._now).result()
+        form, most = self._config.picture, self._outbox.max_message
+        sealed = encode_face(known, shot.crop, form=form, most=most)
+        self._outbox.put(sealed, chosen=self._now).result()
 
-    def _encode(self, known: face.Face, shot: Shot) -> face.Sealed:
-        """Encode the crop, smaller if it must be, so that the message limit is kept."""
-        form, side = self._config.picture, self._config.picture.max_side
-        while True:
-            encoded = encode(
-                shot.crop, format=form.format, quality=form.quality, grey=form.grey, max_side=side
-            )
-            sealed = face.seal(known, encoded)
-            if len(sealed.data) <= self._outbox.max_message or side < _LEAST_SIDE:
-                return sealed
-            side = int(min(side, max(shot.crop.shape[:2])) * _SHRINK)
+
+def encode_face(known: face.Face, image: Image, *, form: PictureFormat, most: int) -> face.Sealed:
+    """Encode a crop as the settings say, smaller if it must be, and freeze it in at most `most` bytes."""
+    side = form.max_side
+    while True:
+        encoded = encode(image, format=form.format, quality=form.quality, grey=form.grey, max_side=side)
+        sealed = face.seal(known, encoded)
+        if len(sealed.data) <= most or side < _LEAST_SIDE:
+            return sealed
+        side = int(min(side, max(image.shape[:2])) * _SHRINK)
 
 
 def _whole(box: tuple[float, float, float, float], frame: tuple[int, int]) -> tuple[int, int, int, int]:

@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from facerelay import topics
+
+MESSAGES = [topics.Receipts, topics.Hello, topics.Ledger]
+
+
+@pytest.mark.parametrize("kind", MESSAGES)
+@given(payload=st.binary(max_size=300) | st.text(max_size=300).map(str.encode))
+@settings(max_examples=100, deadline=None)
+def test_any_bytes_give_a_message_or_that_one_error(
+    kind: type[topics.Receipts | topics.Hello | topics.Ledger], payload: bytes
+) -> None:
+    with suppress(topics.WireError):
+        kind.from_bytes(payload)
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b'{"store":"s","receipts":[' + b"{}," * 80_000 + b"{}]}",
+        b'{"store":"s","receipts":[' + b"0," * 120_000 + b"0]}",
+        b"[" * 200_000,
+    ],
+)
+def test_a_batch_made_to_be_slow_is_refused_at_its_first_fault(payload: bytes) -> None:
+    begin = time.process_time()
+    with pytest.raises(topics.WireError):
+        topics.Receipts.from_bytes(payload)
+    assert time.process_time() - begin < 1, "a fault of each entry was collected"
+
+
+@pytest.mark.parametrize(
+    "cameras",
+    [
+        '{"a/b":{"latency_ms":{"p50":"NaN"}}}',
+        '{"a/b":{"captured":-1}}',
+        '{"a/b":{"captured":' + "9" * 4000 + "}}",
+        '{"a/b":{"reasons":{"A B":1}}}',
+        '{"../etc/x":{}}',
+        '{"a":{}}',
+    ],
+)
+def test_a_ledger_that_could_not_be_is_refused(cameras: str) -> None:
+    with pytest.raises(topics.WireError):
+        topics.Ledger.from_bytes(b'{"outbox":"00000000","cameras":' + cameras.encode() + b"}")
+
+
+def test_an_error_shows_a_name_from_outside_escaped_and_short() -> None:
+    key = "\\u001b[31m" + "x" * 5000 + "\\n"
+    with pytest.raises(topics.WireError) as caught:
+        topics.Ledger.from_bytes(f'{{"outbox":"00000000","cameras":{{"{key}":{{}}}}}}'.encode())
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 400
+
+
+def test_receipts_are_packed_into_messages_of_bounded_size() -> None:
+    receipt = topics.Receipt(id="0" * 36, sha256="f" * 64, outcome="refused:" + "x" * 40)
+    packed = topics.batches("s", [receipt] * 1201)
+    assert [len(batch.receipts) for batch in packed] == [500, 500, 201]
+    for batch in packed:
+        assert topics.Receipts.from_bytes(batch.to_bytes()) == batch
