@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -93,6 +94,16 @@ def test_past_the_disk_budget_the_least_valuable_goes_and_is_counted(tmp_path: P
         assert books.reasons == {}
 
 
+def test_refused_pictures_make_room_before_any_that_waits(tmp_path: Path, make_face: Make) -> None:
+    with open_outbox(tmp_path / "o.db", max_bytes=3 * len(make_face().data) + 500) as outbox:
+        faces = [put(outbox, make_face) for _ in range(3)]
+        outbox.answer([receipt(faces[2], "refused:truncated")]).result()
+        put(outbox, make_face)
+        books = account(outbox)
+        assert (books.waiting, books.refused, books.dropped) == (3, 1, 0)
+        assert books.closes
+
+
 def test_a_larger_picture_than_the_brokers_take_is_refused(tmp_path: Path, make_face: Make) -> None:
     with (
         Outbox(tmp_path / "o.db", max_bytes=10**6, max_message=10_000) as outbox,
@@ -156,6 +167,36 @@ def test_a_copy_begins_books_of_its_own(tmp_path: Path, make_face: Make, way: st
     assert schema.inherited(db) == [original]
     assert schema.ledger(db, original).closes
     db.close()
+
+
+def test_the_books_close_in_the_same_commit_as_a_put(tmp_path: Path, make_face: Make) -> None:
+    with open_outbox(tmp_path / "o.db") as outbox:
+        for _ in range(50):
+            sealed = make_face(outbox=outbox.id, run=outbox.run, seq=outbox.number())
+            put_, books = outbox.put(sealed, chosen=0), outbox.ledger()
+            put_.result()
+            assert books.result().closes
+
+
+def test_the_books_close_for_a_reader_beside_the_owner(tmp_path: Path, make_face: Make) -> None:
+    with open_outbox(tmp_path / "o.db") as outbox:
+        put(outbox, make_face)
+        pending = []
+        for _ in range(200):
+            sealed = make_face(outbox=outbox.id, run=outbox.run, seq=outbox.number())
+            pending.append(outbox.put(sealed, chosen=0))
+            with closing(schema.open_books(outbox.path)) as db:
+                assert schema.ledger(db).closes
+        for future in pending:
+            future.result()
+
+
+def test_a_wait_that_is_given_up_stops_nothing(tmp_path: Path, make_face: Make) -> None:
+    with open_outbox(tmp_path / "o.db") as outbox:
+        sealed = make_face(outbox=outbox.id, run=outbox.run, seq=outbox.number())
+        assert not outbox.put(sealed, chosen=0).cancel()
+        put(outbox, make_face)
+        assert account(outbox).captured == 2
 
 
 def test_another_programs_file_is_refused(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
@@ -233,7 +234,7 @@ def test_with_no_answer_at_all_it_probes_with_one_face_and_says_so(
             assert outbox.waiting().result() == 10
             await b.answer(faces[0])
             await b.pass_time(6)
-            assert len(b.wire.sent) == 12 + 9
+            assert {b.wire.times[f.face.id] for f in faces} <= {2, 3}, "all are sent again, none is forgotten"
 
     asyncio.run(check())
 
@@ -255,6 +256,84 @@ def test_a_face_that_alone_is_never_answered_is_parked(outbox: Outbox, make_face
             assert b.wire.times[poison.face.id] == sends == 3
             await b.answer(poison)
             assert outbox.ledger().result().cameras["home/door"].refused == 0
+
+    asyncio.run(check())
+
+
+def test_a_window_full_of_faces_that_no_store_answers_stops_nobody_for_ever(
+    outbox: Outbox, make_face: Make
+) -> None:
+    async def check() -> None:
+        size = len(make_face().data)
+        async with bench(outbox, make_face, window=2 * size + 100) as b:
+            poison = {(await b.capture()).face.id for _ in range(2)}
+            await b.until(2)
+            good = [await b.capture() for _ in range(4)]
+            for _ in range(40):
+                await b.answer(*(s for s in b.wire.sent if s.face.id not in poison))
+                b.wire.now += 15
+                await asyncio.sleep(0.25)
+                if outbox.waiting().result() == 0:
+                    break
+            books = outbox.ledger().result().cameras["home/door"]
+            assert books.stored == len(good)
+
+    asyncio.run(check())
+
+
+def test_a_slow_link_is_given_its_time(outbox: Outbox, make_face: Make) -> None:
+    """A line that carries a face each four seconds, with a window of twelve: nothing is sent thrice."""
+
+    async def check() -> None:
+        size = len(make_face().data)
+        async with bench(outbox, make_face, window=12 * size + 100) as b:
+            faces = [await b.capture() for _ in range(12)]
+            await b.until(12)
+            for face_ in faces:
+                b.wire.now += 4
+                await asyncio.sleep(0.15)
+                await b.answer(face_)
+            books = outbox.ledger().result().cameras["home/door"]
+            assert (books.stored, books.refused) == (12, 0)
+            assert max(b.wire.times.values()) <= 2
+
+    asyncio.run(check())
+
+
+def test_a_link_that_flaps_does_not_starve_sending_again(outbox: Outbox, make_face: Make) -> None:
+    async def check() -> None:
+        async with bench(outbox, make_face) as b:
+            await b.capture()
+            await b.until(1)
+            for _ in range(6):
+                await b.pass_time(10)
+                b.relay.on_link(False)
+                b.wire.now += 4
+                b.relay.on_link(True)
+            assert len(b.wire.sent) >= 4
+
+    asyncio.run(check())
+
+
+def test_receipts_that_the_disk_does_not_take_leave_the_faces_in_flight(
+    outbox: Outbox, make_face: Make
+) -> None:
+    async def check() -> None:
+        async with bench(outbox, make_face) as b:
+            sealed = await b.capture()
+            await b.until(1)
+            with sqlite3.connect(outbox.path) as db:
+                full = "SELECT RAISE(ABORT, 'the disk is full')"
+                db.execute(f"CREATE TRIGGER full BEFORE UPDATE ON faces BEGIN {full}; END")
+            db.close()
+            with pytest.raises(sqlite3.Error):
+                await b.answer(sealed)
+            assert b.relay.in_flight == len(sealed.data)
+            with sqlite3.connect(outbox.path) as db:
+                db.execute("DROP TRIGGER full")
+            db.close()
+            await b.answer(sealed)
+            assert outbox.waiting().result() == 0
 
     asyncio.run(check())
 

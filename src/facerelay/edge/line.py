@@ -59,8 +59,9 @@ class Line:
 
     async def _turn_page(self) -> None:
         while not self._page and not self._drained:
+            self._drained = True  # unless a face joins the backlog while this page is read
             rows = await asyncio.wrap_future(self._outbox.backlog(self._cursor, _PAGE))
-            self._drained = not rows
+            self._drained = self._drained and not rows
             for face in rows:
                 self._cursor = face.row
                 if face.id not in self._known:

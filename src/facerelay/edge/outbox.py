@@ -76,7 +76,7 @@ class Outbox:
 
     Args:
         path: the file; made where there is none.
-        max_bytes: of waiting pictures; past it the least valuable goes first, counted as dropped.
+        max_bytes: of pictures; past it refused ones go first, then the least valuable, counted as dropped.
         max_message: a larger picture is refused by `put`.
         keep_days: for how long ids of answered faces are kept for an audit.
 
@@ -135,8 +135,8 @@ class Outbox:
                 "SELECT coalesce(sum(n), 0) FROM counts WHERE outbox = ? AND name = 'captured'", (self.id,)
             ).fetchone()
             self._numbers: Iterator[int] = itertools.count(max(last, counted) + 1)
-            self._forget(db)
             self._prune(db)
+            self._forget(db)
         except BaseException:
             db.close()
             raise
@@ -187,6 +187,15 @@ class Outbox:
             self._evict(db)
 
     def _evict(self, db: sqlite3.Connection) -> None:
+        """Make room: the oldest picture that was refused first, then the least valuable that waits."""
+        parked = db.execute(
+            "SELECT row, size FROM faces JOIN pictures USING (row)"
+            " WHERE state = 'refused' ORDER BY row LIMIT 1"
+        ).fetchone()
+        if parked:
+            db.execute("DELETE FROM pictures WHERE row = ?", (parked[0],))
+            self._bytes -= parked[1]
+            return
         (face_id,) = db.execute(
             "SELECT id FROM faces WHERE state = 'waiting' ORDER BY quality, row LIMIT 1"
         ).fetchone()
@@ -264,13 +273,12 @@ class Outbox:
             (state, reason, time.time(), kept.row),
         )
         if kept.state == "waiting":
-            self._bytes -= kept.size
             self._gone.append(kept.id)
         else:
             self._count_in(kept, kept.state, kept.reason, -1)
         self._count_in(kept, state, reason, 1)
-        if state != "refused":
-            db.execute("DELETE FROM pictures WHERE row = ?", (kept.row,))
+        if state != "refused" and db.execute("DELETE FROM pictures WHERE row = ?", (kept.row,)).rowcount:
+            self._bytes -= kept.size
 
     def _count_in(self, kept: _Kept, state: str, reason: str | None, n: int) -> None:
         names = {state: n} | ({f"{state}:{reason}": n} if reason else {})
@@ -282,7 +290,11 @@ class Outbox:
 
     def ledger(self) -> Future[Ledger]:
         """Return this outbox's books as they are on disk."""
-        return self._writer.submit(lambda db: schema.ledger(db, self.id))
+        return self._writer.submit(self._ledger)
+
+    def _ledger(self, db: sqlite3.Connection) -> Ledger:
+        self._flush_tally(db)  # jobs before this one, in the same transaction, count too
+        return schema.ledger(db, self.id)
 
     def waiting(self) -> Future[int]:
         """Return how many faces wait, inherited ones included."""
@@ -307,9 +319,9 @@ class Outbox:
             "INSERT INTO counts VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET n = n + excluded.n",
             [(*key, n) for key, n in self._tally.items() if n],
         )
+        self._tally.clear()
 
     def _tell(self) -> None:
-        self._tally.clear()
         news = News(self._arrived, self._gone)
         self._arrived, self._gone = [], []
         if self.listener and (news.arrived or news.gone):
@@ -320,5 +332,6 @@ class Outbox:
         self._tally.clear()
         self._arrived, self._gone = [], []
         (self._bytes,) = db.execute(
-            "SELECT coalesce(sum(size), 0) FROM faces WHERE state = 'waiting'"
+            "SELECT coalesce(sum(size), 0) FROM faces WHERE state IN ('waiting', 'refused')"
+            " AND row IN (SELECT row FROM pictures)"
         ).fetchone()

@@ -4,44 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
+import sqlite3
 import sys
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass
+from contextlib import suppress
 from typing import Final, Literal
 
+from facerelay.edge.flights import Flight, Flights
 from facerelay.edge.line import Line
-from facerelay.edge.outbox import News, Outbox, Waiting
-from facerelay.edge.roundtrip import RoundTrip
+from facerelay.edge.outbox import News, Outbox
 from facerelay.mqtt import NotConnectedError
 from facerelay.topics import FaceTopic, Hello, Receipt
 
 log = logging.getLogger(__name__)
 
 _TICK: Final = 0.1
-_SILENCE: Final = 10.0
-_HELD: Final = 900.0
 _LIVE_WINDOWS: Final = 4
 _STORES: Final = 64
 
 Publish = Callable[[str, bytes], Awaitable[None]]
-
-
-@dataclass(slots=True, eq=False)
-class _Flight:
-    """A face that was sent and has no receipt yet. Times are monotonic seconds."""
-
-    face: Waiting
-    first: float
-    last: float
-    due: float
-    sends: int = 0
-    unanswered: int = 0
-    held: bool = False
-    busy: bool = False
-    hurried: bool = False
 
 
 class Relay:
@@ -57,7 +40,7 @@ class Relay:
         delivery: `receipt`, or `fast` and `broker`, where the broker's word is enough.
         window_bytes: in flight without a receipt, at most (one face may always be).
         overdue_s: how long a receipt may take before round trips were seen.
-        max_unanswered: sends in vain, while others were answered, after which a face is parked.
+        max_unanswered: sends in vain, while later faces were answered, after which a face is parked.
         clock: monotonic seconds.
     """
 
@@ -78,18 +61,12 @@ class Relay:
         self._publish = publish
         self._receipts = delivery == "receipt"
         self._window = window_bytes
-        self._max_unanswered = max_unanswered
-        self._clock = clock
-        self._trip = RoundTrip(first=overdue_s)
         self._line = Line(outbox, live_bytes=_LIVE_WINDOWS * window_bytes)
-        self._flights: dict[str, _Flight] = {}
-        self._in_flight = 0
+        self._flights = Flights(overdue_s=overdue_s, max_unanswered=max_unanswered, clock=clock)
         self._connected = False
         self._link: bool | None = None
         self._hellos: dict[str, str] = {}
-        self._hurry_after = 0.0
-        self._heard = self._up_since = clock()
-        self._probe_at: float | None = None
+        self._spare = False
         self._sent_bytes: Counter[tuple[str, str]] = Counter()
         self._sent: list[str] = []
         self._wake = asyncio.Event()
@@ -111,10 +88,9 @@ class Relay:
 
     def on_connected(self, up: bool) -> None:  # noqa: FBT001 - the shape of a session's callback
         """Take note of the session's state."""
-        if up == self._connected:
-            return
-        self._connected = up
-        self._on_up()
+        if up != self._connected:
+            self._connected = up
+            self._on_way()
 
     def on_link(self, up: bool | None) -> None:  # noqa: FBT001 - a state, not a switch
         """Take note of the state of the link beyond the broker; None is not known."""
@@ -122,7 +98,7 @@ class Relay:
             return  # it is repeated now and then, which is no news
         log.info("the link to the cloud is %s", {True: "up", False: "down", None: "of unknown state"}[up])
         self._link = up
-        self._on_up()
+        self._on_way()
 
     def on_hello(self, hello: Hello) -> None:
         """Send again what has no receipt when a store announces itself anew: it may have lost it."""
@@ -130,60 +106,52 @@ class Relay:
         if before is None and len(self._hellos) >= _STORES:
             return
         self._hellos[hello.store] = hello.start
-        now = self._clock()
-        if before in (None, hello.start) or now < self._hurry_after:
-            return
-        self._hurry_after = now + self._trip.overdue  # a store that stumbles must not have us flood it
-        self._due_soon(self._trip.overdue / 4)
+        if before not in (None, hello.start):
+            self._flights.hurry()
 
     async def on_receipts(self, receipts: Iterable[Receipt]) -> None:
-        """Act on a batch; returns once it is on disk."""
-        now = self._clock()
-        if self._probe_at is not None:
-            log.info("receipts come again")
-            self._probe_at = None
-            self._due_soon(self._trip.overdue)
-        self._heard = now
+        """Act on a batch; returns once it is on disk, and only then opens the window.
+
+        Raises:
+            sqlite3.Error: the disk did not take it; the faces become overdue, and are answered again.
+        """
         batch = list(receipts)
-        for receipt in batch:
-            flight = self._flights.get(receipt.id)
-            if flight is None or flight.face.sha256 != receipt.sha256:
-                continue
-            if flight.sends == 1 and not flight.held:
-                self._trip.seen(now - flight.first)
-            if receipt.outcome == "held":
-                self._hold(flight, now)
-            else:
-                self._land(flight)
-        self._wake.set()
+        if not batch:
+            return
+        flights = [(self._flights.get(receipt.id, receipt.sha256), receipt) for receipt in batch]
         await asyncio.wrap_future(self._outbox.answer(batch))
+        for flight, receipt in flights:
+            if flight is not None:
+                self._flights.answered(flight, held=receipt.outcome == "held")
+        if self._flights.heard():
+            log.info("receipts come again")
+        self._wake.set()
 
     @property
     def in_flight(self) -> int:
         """Bytes that were sent and have no receipt."""
-        return self._in_flight
-
-    # sending
+        return self._flights.bytes
 
     def _on_commit(self, news: News) -> None:
         """From the outbox's thread: faces came, or went."""
-        if self._loop is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._on_news, news)
+        if self._loop is not None:
+            with suppress(RuntimeError):  # the loop was closed: nobody relays any more
+                self._loop.call_soon_threadsafe(self._on_news, news)
 
     def _on_news(self, news: News) -> None:
         self._line.arrived(news.arrived)
         self._line.gone(news.gone)
         for face_id in news.gone:
             if flight := self._flights.get(face_id):
-                self._land(flight)
+                self._flights.land(flight)
         self._wake.set()
 
-    def _on_up(self) -> None:
-        self._up_since = self._clock()
-        for flight in self._flights.values():
-            wait = self._trip.after(flight.sends) * random.uniform(1, 1.25) if flight.sends else 0  # noqa: S311 - jitter
-            flight.due = max(flight.due, self._up_since) if flight.held else self._up_since + wait
+    def _on_way(self) -> None:
+        if self._open:
+            self._flights.came_up()
         self._wake.set()
+
+    # sending
 
     @property
     def _open(self) -> bool:
@@ -195,125 +163,81 @@ class Relay:
             await self._wake.wait()
             self._wake.clear()
             while self._open and (face := await self._line.take(self._room)):
-                now = self._clock()
-                flight = _Flight(face, now, now, now)
-                self._flights[face.id] = flight
-                self._in_flight += len(face.data)
-                self._send(flight)
+                self._spare = False
+                self._send(self._flights.add(face))
 
     @property
     def _room(self) -> int:
         """Bytes that may be sent now; one face may always be in flight, however large."""
-        return self._window - self._in_flight if self._in_flight else sys.maxsize
+        return sys.maxsize if self._spare or not self.in_flight else self._window - self.in_flight
 
-    def _send(self, flight: _Flight) -> None:
+    def _send(self, flight: Flight) -> None:
         assert self._tasks is not None  # noqa: S101 - only called while running
-        now = self._clock()
-        flight.sends += 1
-        flight.last = now
-        flight.hurried = False
-        flight.due = now + self._trip.after(flight.sends) * random.uniform(1, 1.25)  # noqa: S311 - jitter
-        flight.busy = True
+        self._flights.sent(flight)
         self._tasks.create_task(self._deliver(flight))
 
-    async def _deliver(self, flight: _Flight) -> None:
+    async def _deliver(self, flight: Flight) -> None:
         face = flight.face
         try:
             await self._publish(self._topic.publish(face.site, face.camera), face.data)
         except NotConnectedError:
-            flight.due = self._clock() + self._trip.overdue
-            flight.sends -= 1
+            self._flights.failed(flight)
             return
         finally:
             flight.busy = False
         self._sent_bytes[face.site, face.camera] += len(face.data)
         if not self._receipts:
             self._sent.append(face.id)
-            self._land(flight)
-            self._wake.set()
-
-    def _land(self, flight: _Flight) -> None:
-        """It has its answer: the window opens."""
-        if self._flights.pop(flight.face.id, None) and not flight.held:
-            self._in_flight -= len(flight.face.data)
-
-    def _hold(self, flight: _Flight, now: float) -> None:
-        """It lies in an open shard: the window opens, the outbox keeps it."""
-        if not flight.held:
-            flight.held = True
-            self._in_flight -= len(flight.face.data)
-        flight.due = now + _HELD
-
-    # sending again
-
-    def _due_soon(self, within: float) -> None:
-        now = self._clock()
-        for flight in self._flights.values():
-            flight.due = min(flight.due, now + random.uniform(0, within))  # noqa: S311 - jitter
-            flight.hurried = True
 
     async def _watch(self) -> None:
         while True:
             await asyncio.sleep(_TICK)
-            await self._flush()
-            if self._connected:
-                self._send_overdue(self._clock())
+            try:
+                await self._write_down()
+                await self._send_overdue()
+            except sqlite3.Error as error:
+                log.error("the outbox: %s: see that its disk has room", error)  # noqa: TRY400 - the message is for a user
+                await asyncio.sleep(1)
             self._wake.set()
 
-    def _send_overdue(self, now: float) -> None:
-        overdue = [f for f in self._flights.values() if f.due <= now and not f.busy]
-        unsent = [f for f in overdue if f.sends == 0 and self._open]
-        for flight in unsent:
-            self._send(flight)
-        again = [f for f in overdue if f.sends]
-        if not again or not self._receipts:
+    async def _send_overdue(self) -> None:
+        if not self._open:
             return
-        passed_over = [f for f in again if self._heard > f.last] if self._link else []
-        unheard = [f for f in again if f not in passed_over]
-        for flight in passed_over:
-            flight.unanswered += not flight.hurried
-            if flight.unanswered >= self._max_unanswered:
-                self._park(flight)
-            else:
+        for flight in self._flights:
+            if not flight.sends and not flight.busy:
                 self._send(flight)
-        if unheard and (not self._link or self._silent(unheard, now)):
-            self._probe(unheard, now)
-        else:
-            for flight in unheard:
-                self._send(flight)
-
-    def _silent(self, unheard: list[_Flight], now: float) -> bool:
-        """Whether nothing at all was answered for too long."""
-        since = max(self._heard, self._up_since, min(flight.first for flight in unheard))
-        return now - since > max(_SILENCE, 3 * self._trip.overdue)
-
-    def _probe(self, overdue: list[_Flight], now: float) -> None:
-        """No answer at all: try one face at a time, and say so."""
-        if self._link is False:
+        if not self._receipts:
             return
-        if self._probe_at is None:
-            log.warning(
-                "no receipt for %.0f s: is the store running, and do %s come back down the link? Nothing is"
-                " lost: %d faces wait, one is sent again now and then",
-                now - self._heard, "receipts/#", len(self._flights),
-            )  # fmt: skip
-            self._probe_at = now
-        if now >= self._probe_at:
-            flight = min(overdue, key=lambda f: (f.sends, f.first))
+        before = self._flights.probing
+        overdue = self._flights.overdue(link_up=self._link is True)
+        if overdue.probing and not before:
+            self._sound_the_alarm()
+        for flight in overdue.send:
             self._send(flight)
-            self._probe_at = now + self._trip.after(flight.sends)
+        if overdue.probing:
+            # Beside the old face a fresh one: a window full of faces that no store answers must not stop all.
+            self._spare = self._link is True and self.in_flight < 2 * self._window
+        for flight in overdue.park:
+            await self._park(flight)
 
-    def _park(self, flight: _Flight) -> None:
+    def _sound_the_alarm(self) -> None:
+        log.warning(
+            "no receipt for %.0f s: is the store running, and do receipts/# come back down the link?"
+            " Nothing is lost: %d faces wait, one is sent again now and then",
+            self._flights.silence, len(self._flights),
+        )  # fmt: skip
+
+    async def _park(self, flight: Flight) -> None:
         face = flight.face
+        await asyncio.wrap_future(self._outbox.park(face.id, "unanswered"))
+        self._flights.land(flight)
         log.error("face %s was sent %d times and never answered, others were: parked", face.id, flight.sends)
-        self._land(flight)
-        self._outbox.park(face.id, "unanswered")
 
-    async def _flush(self) -> None:
+    async def _write_down(self) -> None:
         """Write down what was sent: bytes for the books, ids where the broker's word is enough."""
-        sent, self._sent = self._sent, []
-        if sent:
+        if sent := list(self._sent):
             await asyncio.wrap_future(self._outbox.sent(sent))
+            del self._sent[: len(sent)]
         tally, self._sent_bytes = self._sent_bytes, Counter()
         for (site, camera), n in tally.items():
             self._outbox.count(site, camera, bytes=n)

@@ -33,6 +33,7 @@ CREATE TABLE counts (
 ) WITHOUT ROWID;
 CREATE INDEX faces_waiting ON faces (outbox, site, camera) WHERE state = 'waiting';
 CREATE INDEX faces_value ON faces (quality, row) WHERE state = 'waiting';
+CREATE INDEX faces_refused ON faces (row) WHERE state = 'refused';
 CREATE INDEX faces_camera ON faces (outbox, site, camera, row);
 """
 
@@ -86,6 +87,7 @@ def open_books(path: Path) -> sqlite3.Connection:
     if version != VERSION:
         db.close()
         raise OutboxError(f"{path}: not an outbox of version {VERSION} (found {version})")
+    db.execute("BEGIN")  # one snapshot for all that is read
     return db
 
 

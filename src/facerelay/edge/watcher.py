@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sqlite3
 import threading
 import time
 from collections.abc import Iterator
@@ -26,6 +27,8 @@ from facerelay.sections import PictureFormat
 log = logging.getLogger(__name__)
 
 _COUNT_EVERY_S: Final = 1.0
+_FIRST_PAUSE_S: Final = 0.5
+_LONGEST_PAUSE_S: Final = 30.0
 _SHRINK: Final = 0.75
 _LEAST_SIDE: Final = 16
 
@@ -121,7 +124,7 @@ class Watcher(threading.Thread):
             self._outbox.count(self._config.site, self._camera.name, **more)
 
     def _keep(self, shot: Shot) -> None:
-        """Capture a face: it is in the outbox, on disk, when this returns."""
+        """Capture a face: it is in the outbox, on disk, when this returns; a full disk is waited for."""
         known = face.Face(
             id=face.new_id(),
             outbox=self._outbox.id,
@@ -140,7 +143,15 @@ class Watcher(threading.Thread):
         )
         form, most = self._config.picture, self._outbox.max_message
         sealed = encode_face(known, shot.crop, form=form, most=most)
-        self._outbox.put(sealed, chosen=self._now).result()
+        chosen, pause = self._now, _FIRST_PAUSE_S
+        while True:
+            try:
+                return self._outbox.put(sealed, chosen=chosen).result()
+            except sqlite3.OperationalError as error:
+                log.error("the outbox does not take a face: %s: see that its disk has room", error)  # noqa: TRY400 - the message is for a user
+                if self._stop_event.wait(pause):
+                    raise OutboxError(f"{self._outbox.path}: {error}") from error
+                pause = min(2 * pause, _LONGEST_PAUSE_S)
 
 
 def encode_face(known: face.Face, image: Image, *, form: PictureFormat, most: int) -> face.Sealed:

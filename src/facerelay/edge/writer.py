@@ -45,6 +45,7 @@ class GroupWriter:
     def submit(self, job: Callable[[sqlite3.Connection], T]) -> Future[T]:
         """Queue a job; its exception, or the commit's, is its future's."""
         future: Future[T] = Future()
+        future.set_running_or_notify_cancel()  # who waits may go away, the job goes on
         self._jobs.put((job, future))
         return future
 
@@ -102,9 +103,11 @@ class GroupWriter:
             self._before_commit(db)
             db.execute("COMMIT")
         except BaseException:
-            if db.in_transaction:
-                db.execute("ROLLBACK")
-            self._after_rollback(db)
+            try:
+                if db.in_transaction:
+                    db.execute("ROLLBACK")
+            finally:
+                self._after_rollback(db)
             raise
         self._after_commit()
         return results
