@@ -10,16 +10,16 @@ import itertools
 import logging
 import sqlite3
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, NamedTuple, Self
+from typing import Final, Self
 
 from facerelay.edge import schema
 from facerelay.edge.claim import Claim
 from facerelay.edge.schema import OutboxError
+from facerelay.edge.tally import Kept, Tally, find
 from facerelay.edge.writer import GroupWriter
 from facerelay.face import Sealed
 from facerelay.topics import Ledger, Receipt
@@ -52,25 +52,6 @@ class News:
     gone: Sequence[str]
 
 
-class _Kept(NamedTuple):
-    """What the books hold of a face."""
-
-    row: int
-    id: str
-    sha256: str
-    outbox: str
-    site: str
-    camera: str
-    state: str
-    reason: str | None
-    size: int
-
-
-def _find(db: sqlite3.Connection, face_id: str) -> _Kept | None:
-    found = db.execute(f"SELECT {', '.join(_Kept._fields)} FROM faces WHERE id = ?", (face_id,)).fetchone()  # noqa: S608 - names of ours
-    return _Kept(*found) if found else None
-
-
 class Outbox:
     """Faces on disk until a store has answered for them, and the books of all that were captured.
 
@@ -90,7 +71,7 @@ class Outbox:
         self.max_message = max_message
         self._max_bytes = max_bytes
         self._keep_days = keep_days
-        self._tally: Counter[tuple[str, str, str, str]] = Counter()
+        self._tally = Tally()
         self._arrived: list[Waiting] = []
         self._gone: list[str] = []
         self._bytes = 0
@@ -99,7 +80,7 @@ class Outbox:
         try:
             self._writer = GroupWriter(
                 self._connect,
-                before_commit=self._flush_tally,
+                before_commit=self._tally.flush,
                 after_commit=self._tell,
                 after_rollback=self._forget,
             )
@@ -166,7 +147,7 @@ class Outbox:
 
     def count(self, site: str, camera: str, **names: int) -> Future[None]:
         """Add to a camera's counters (`frames`, `detections`, `bytes`, …)."""
-        return self._writer.submit(lambda _: self._add(self.id, site, camera, **names))
+        return self._writer.submit(lambda _: self._tally.add(self.id, site, camera, **names))
 
     def _insert(self, db: sqlite3.Connection, sealed: Sealed, chosen: float) -> None:
         face, size = sealed.face, len(sealed.data)
@@ -178,7 +159,7 @@ class Outbox:
         )  # fmt: skip
         row = cursor.lastrowid or 0
         db.execute("INSERT INTO pictures VALUES (?, ?)", (row, sealed.data))
-        self._add(face.outbox, face.site, face.camera, captured=1)
+        self._tally.add(face.outbox, face.site, face.camera, captured=1)
         self._arrived.append(
             Waiting(row, face.id, sealed.sha256, face.site, face.camera, face.outbox, sealed.data)
         )
@@ -246,12 +227,12 @@ class Outbox:
 
     def _answer(self, db: sqlite3.Connection, receipts: Sequence[Receipt]) -> None:
         for receipt in receipts:
-            kept = _find(db, receipt.id)
+            kept = find(db, receipt.id)
             if kept is None or kept.sha256 != receipt.sha256:
                 log.warning("a receipt for %s, no face of this outbox with that hash: ignored", receipt.id)
                 continue
             if receipt.duplicate:
-                self._add(kept.outbox, kept.site, kept.camera, duplicates=1)
+                self._tally.add(kept.outbox, kept.site, kept.camera, duplicates=1)
             outcome, _, reason = receipt.outcome.partition(":")
             if outcome == "refused":
                 self._shift(db, kept, "refused", reason)
@@ -261,39 +242,24 @@ class Outbox:
     # the books
 
     def _move(self, db: sqlite3.Connection, face_id: str, state: str, reason: str | None) -> None:
-        if kept := _find(db, face_id):
+        if kept := find(db, face_id):
             self._shift(db, kept, state, reason)
 
-    def _shift(self, db: sqlite3.Connection, kept: _Kept, state: str, reason: str | None) -> None:
-        """Take a face from one column of the books to another; `stored` is where it stays."""
-        if kept.state in (state, "stored"):
+    def _shift(self, db: sqlite3.Connection, kept: Kept, state: str, reason: str | None) -> None:
+        """Take a face to another column, and its picture off the disk unless somebody may want to look."""
+        if not self._tally.shift(db, kept, state, reason):
             return
-        db.execute(
-            "UPDATE faces SET state = ?, reason = ?, answered = ? WHERE row = ?",
-            (state, reason, time.time(), kept.row),
-        )
         if kept.state == "waiting":
             self._gone.append(kept.id)
-        else:
-            self._count_in(kept, kept.state, kept.reason, -1)
-        self._count_in(kept, state, reason, 1)
         if state != "refused" and db.execute("DELETE FROM pictures WHERE row = ?", (kept.row,)).rowcount:
             self._bytes -= kept.size
-
-    def _count_in(self, kept: _Kept, state: str, reason: str | None, n: int) -> None:
-        names = {state: n} | ({f"{state}:{reason}": n} if reason else {})
-        self._add(kept.outbox, kept.site, kept.camera, **names)
-
-    def _add(self, outbox: str, site: str, camera: str, **names: int) -> None:
-        for name, n in names.items():
-            self._tally[outbox, site, camera, name] += n
 
     def ledger(self) -> Future[Ledger]:
         """Return this outbox's books as they are on disk."""
         return self._writer.submit(self._ledger)
 
     def _ledger(self, db: sqlite3.Connection) -> Ledger:
-        self._flush_tally(db)  # jobs before this one, in the same transaction, count too
+        self._tally.flush(db)  # jobs before this one, in the same transaction, count too
         return schema.ledger(db, self.id)
 
     def waiting(self) -> Future[int]:
@@ -313,13 +279,6 @@ class Outbox:
         db.execute("DELETE FROM faces WHERE answered < ? AND state != 'waiting'", (before,))
 
     # the writer's hooks
-
-    def _flush_tally(self, db: sqlite3.Connection) -> None:
-        db.executemany(
-            "INSERT INTO counts VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET n = n + excluded.n",
-            [(*key, n) for key, n in self._tally.items() if n],
-        )
-        self._tally.clear()
 
     def _tell(self) -> None:
         news = News(self._arrived, self._gone)
