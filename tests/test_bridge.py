@@ -127,6 +127,12 @@ def test_at_broker_level_what_waits_survives_a_cut() -> None:
         run(go(edge, cloud))
 
 
+def test_what_the_broker_as_a_whole_needs_is_named() -> None:
+    text = bridge("mqtt://127.0.0.1")
+    for line in ("message_size_limit 1000000", "set_tcp_nodelay true", "max_queued_messages 1000"):
+        assert f"\n#   {line}\n" in text
+
+
 def test_tls_and_credentials_become_lines(tmp_path: Path) -> None:
     secure = Broker(
         url="mqtts://cloud.example",

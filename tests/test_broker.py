@@ -14,6 +14,7 @@ import pytest
 
 import servers
 from facerelay.config import Broker
+from facerelay.link import wire
 from facerelay.link.broker import BrokerError, EmbeddedBroker, settings
 from facerelay.link.session import Session
 from test_session import run, session, take, take_one
@@ -203,3 +204,28 @@ def test_it_dies_with_its_parent_and_keeps_what_it_acknowledged(tmp_path: Path) 
         assert not servers_of(tmp_path)
         server.start()
         run(look(server))
+
+
+def test_a_client_with_a_long_and_ugly_name_cannot_stop_or_forge_our_reading_of_the_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    name = "\x1b[2J\u202e" + "\ufffe" * 20_000
+
+    async def go() -> None:
+        config = local(tmp_path)
+        async with EmbeddedBroker(config, max_message=1_000) as server:
+            for _ in range(3):
+                reader, writer = await asyncio.open_connection(config.host, config.port)
+                writer.write(wire.connect(client_id=name) + wire.publish("a b", b""))
+                await reader.read()
+                writer.close()
+            ended = asyncio.create_task(server.wait())
+            await asyncio.sleep(0.2)
+            assert not ended.done()
+            ended.cancel()
+
+    run(go())
+    lines = [record.getMessage() for record in caplog.records if "nats-server" in record.getMessage()]
+    assert any("not supported" in line for line in lines)
+    assert all(line.isprintable() and len(line) < 5_000 for line in lines)

@@ -7,10 +7,11 @@ import pytest
 
 import servers
 from facerelay.config import Broker
+from facerelay.link import wire
 from facerelay.link.forward import forward
 from facerelay.link.pipe import Pipe
 from facerelay.link.session import Session
-from test_session import run, session, take_one, until
+from test_session import WAIT_S, run, session, take_one, until
 
 QUEUES = "max_queued_messages 20000\nmax_inflight_messages 100\n"
 
@@ -218,8 +219,112 @@ def test_while_the_cloud_is_away_the_window_is_all_that_is_taken() -> None:
         run(go(edge))
 
 
+@pytest.mark.parametrize("kind", ["mosquitto", "nats"])
+def test_a_topic_that_brokers_refuse_costs_no_connection(kind: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Either would end the connection of who publishes on one of these."""
+    tails = ["front door", "a\tb", "a\x7fb", "a\x1bb", "a\x85b", "a\ufffeb", "x" * 600, "/" * 250]
+
+    async def give(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            await reader.read(1_000)
+            writer.write(b"\x20\x02\x00\x00")
+            await reader.read(1_000)
+            writer.write(b"\x90\x03\xff\xff\x01")
+            for number, tail in enumerate([*tails, "door"], 1):
+                writer.write(wire.publish(f"faces/{tail}", b"%d" % number, qos=1, packet_id=number))
+            acknowledged.extend(await reader.readexactly(4 * len(tails) + 4))
+            await reader.read()
+        writer.close()
+
+    acknowledged = bytearray()
+
+    async def go(cloud: servers.Server) -> None:
+        states: list[bool] = []
+        server = await asyncio.start_server(give, "127.0.0.1", 0)
+        url = f"mqtt://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with (
+            server,
+            session(cloud.url, "cloud", ("faces/#", 1)) as at_cloud,
+            session(cloud.url, "target", on_state=states.append) as target,
+        ):
+            await at_cloud.wait_connected()
+            await target.wait_connected()
+            async with session(url, "in", ("faces/#", 1)) as source:
+                pipe = Pipe(source, target, qos=1)
+                carrying = asyncio.create_task(pipe.run())
+                assert (await take_one(at_cloud)).topic == "faces/door"
+                await until(lambda: len(acknowledged) == 4 * len(tails) + 4)
+                assert (pipe.given_up, states) == (len(tails), [True])
+                carrying.cancel()
+
+    with getattr(servers, kind)() as cloud:
+        run(go(cloud))
+    (line,) = [record.getMessage() for record in caplog.records if "given up" in record.getMessage()]
+    assert line.isprintable()
+
+
+def test_poison_of_an_unknown_kind_costs_a_moment_each_and_stops_no_other() -> None:
+    """NATS ends the connection of who publishes more than its limit; ten such would cost over a minute."""
+
+    async def go(edge: servers.Server, cloud: servers.Server) -> None:
+        async with (
+            forwarding(edge, cloud),
+            session(edge.url, "out", ("link/home", 1)) as out,
+            session(cloud.url, "cloud", ("faces/#", 1)) as at_cloud,
+        ):
+            await state(out, b"1")
+            await at_cloud.wait_connected()
+            async with asyncio.timeout(WAIT_S):
+                for number in range(30):
+                    size = 400_000 if number % 3 == 0 else 10
+                    await out.publish("faces/home/door", b"%02d" % number + bytes(size), qos=1)
+                seen: set[int] = set()
+                while len(seen) < 20:
+                    seen.add(int((await take_one(at_cloud)).payload[:2]))
+            assert seen == {number for number in range(30) if number % 3}
+
+    with servers.mosquitto(extra_conf=QUEUES) as edge, servers.nats(max_message=1_000) as cloud:
+        run(go(edge, cloud))
+
+
+def test_a_broker_that_takes_nothing_is_no_reason_to_give_up_a_message() -> None:
+    """It ends each connection at the first message, whichever that is."""
+    seen: list[bytes] = []
+
+    async def ill(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            await reader.read(1_000)
+            writer.write(b"\x20\x02\x00\x00")
+            seen.append(await reader.read(1_000))
+        writer.close()
+
+    async def go(edge: servers.Server) -> None:
+        server = await asyncio.start_server(ill, "127.0.0.1", 0)
+        url = f"mqtt://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with (
+            server,
+            session(edge.url, "in", ("faces/#", 1)) as source,
+            session(edge.url, "out") as out,
+            session(url, "target") as target,
+        ):
+            await source.wait_connected()
+            await out.wait_connected()
+            await out.publish("faces/home/door", b"1", qos=1)
+            pipe = Pipe(source, target, qos=1, probe=lambda: target.publish("link/home", b"1", qos=1))
+            carrying = asyncio.create_task(pipe.run())
+            async with asyncio.timeout(WAIT_S):
+                while len(seen) < 6:
+                    await asyncio.sleep(0.01)
+                    target.hurry()
+            assert (pipe.given_up, len(pipe)) == (0, 1)
+            carrying.cancel()
+
+    with servers.mosquitto() as edge:
+        run(go(edge))
+
+
 def test_a_message_that_the_cloud_broker_will_not_take_stops_no_other() -> None:
-    """NATS ends the connection of who publishes on a topic with a blank in it."""
+    """NATS ends the connection of who publishes more than its limit."""
 
     async def go(edge: servers.Server, cloud: servers.Server) -> None:
         async with (
@@ -230,14 +335,14 @@ def test_a_message_that_the_cloud_broker_will_not_take_stops_no_other() -> None:
             await state(out, b"1")
             await at_cloud.wait_connected()
             for number in range(20):
-                topic = "faces/home/front door" if number == 7 else "faces/home/door"
-                await out.publish(topic, b"%d" % number, qos=1)
+                payload = b"%d" % number + b" " * (400_000 if number == 7 else 0)
+                await out.publish("faces/home/door", payload, qos=1)
             seen: set[int] = set()
             while len(seen) < 19:
                 seen.add(int((await take_one(at_cloud)).payload))
             assert 7 not in seen
 
-    with servers.mosquitto() as edge, servers.nats() as cloud:
+    with servers.mosquitto() as edge, servers.nats(max_message=1_000) as cloud:
         run(go(edge, cloud))
 
 

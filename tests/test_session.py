@@ -1,5 +1,6 @@
 import asyncio
 import logging
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -300,6 +301,71 @@ def test_a_broker_that_breaks_the_protocol_is_left(caplog: pytest.LogCaptureFixt
             assert not one.connected
 
     run(go())
+
+
+@pytest.mark.parametrize("question", [wire.pubrel(7), wire.pubrec(7)], ids=["PUBREL", "PUBREC"])
+def test_a_broker_that_asks_and_does_not_read_is_left(
+    question: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def flood(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            await reader.read(1_000)
+            writer.write(b"\x20\x02\x00\x00")
+            while "does not read" not in caplog.text:
+                writer.write(question * 10_000)
+                await writer.drain()
+        writer.close()
+
+    async def go() -> None:
+        listener = socket.socket()
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+        listener.bind(("127.0.0.1", 0))
+        async with (
+            await asyncio.start_server(flood, sock=listener),
+            session(f"mqtt://127.0.0.1:{listener.getsockname()[1]}", "in"),
+        ):
+            await until(lambda: "the broker does not read our answers" in caplog.text)
+
+    run(go())
+
+
+def test_a_slow_broker_that_reads_is_not_left(broker: servers.Server) -> None:
+    """What waits while it takes nothing goes out in order once it does."""
+
+    async def go() -> None:
+        async with session(broker.url, "in", ("s/#", 1)) as one:
+            await one.wait_connected()
+            assert one._connection is not None
+            one._connection.pause_writing()
+            for _ in range(3):
+                one._connection._answer(wire.PINGREQ)
+            publishing = asyncio.create_task(one.publish("s/x", b"1", qos=1))
+            await asyncio.sleep(0.1)
+            assert not publishing.done()
+            one._connection.resume_writing()
+            assert (await take_one(one)).payload == b"1"
+            await publishing
+
+    run(go())
+
+
+def test_a_flood_of_oversized_messages_is_one_line_and_cannot_write_lines_of_its_own(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    big = wire.publish("a\n\x1b[2J" + "x" * 500, bytes(100)) * 50
+
+    async def go() -> None:
+        async with (
+            fake_broker(b"\x20\x02\x00\x00" + big) as port,
+            session(f"mqtt://127.0.0.1:{port}", "in", max_message=99) as one,
+        ):
+            await until(lambda: one.oversize == 50)
+
+    run(go())
+    (line,) = [record.getMessage() for record in caplog.records if "discarded" in record.getMessage()]
+    assert line.isprintable()
+    assert r"a\n\x1b[2J" in line
+    assert len(line) < 300
 
 
 def test_iteration_ends_with_the_session(broker: servers.Server) -> None:

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from facerelay.link import decode as decode_module
 from facerelay.link import wire
 from facerelay.link.decode import Decoder
 from facerelay.link.wire import (
@@ -142,6 +143,35 @@ def test_the_buffer_grows_for_a_large_message_and_shrinks_again() -> None:
     decode(wire.publish("a", b"x"), decoder=decoder)
     decode(wire.publish("a", b"x") * 60_000, decoder=decoder)
     assert len(decoder.space()) <= 262_144
+
+
+def test_a_message_that_comes_by_the_byte_is_not_copied_for_each() -> None:
+    """Over three quarters of the buffer, and at its beginning: it need not move."""
+
+    class Counted(Decoder):
+        moved = 0
+
+        def _compact(self) -> None:
+            self.moved += 1
+            super()._compact()
+
+    decoder = Counted(max_payload=1_000_000)
+    data = wire.publish("a", bytes(250_000))
+    assert decode(data[:240_000], decoder=decoder) == []
+    (packet,) = decode(data[240_000:] + data[:9], decoder=decoder, step=1)
+    assert isinstance(packet, wire.Publish)
+    assert len(packet.payload) == 250_000
+    assert decoder.moved <= 2
+
+
+def test_long_topics_are_not_remembered() -> None:
+    known = decode_module._known_topic.cache_info, wire._known_field.cache_info
+    for length, wanted in ((60_000, 0), (200, 1)):
+        before = [cache().misses for cache in known]
+        (packet,) = decode(wire.publish("x" * length, b""))
+        assert isinstance(packet, wire.Publish)
+        assert packet.topic == "x" * length
+        assert [cache().misses - was for cache, was in zip(known, before, strict=True)] == [wanted] * 2
 
 
 @pytest.mark.parametrize("topic", ["", "a/#", "+", "a\x00b", "x" * 65_536, "\ud800"])

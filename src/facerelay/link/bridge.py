@@ -39,6 +39,7 @@ bridge_max_packet_size {packet}
 
 # For the broker as a whole; set them in mosquitto.conf, since they hold for every client:
 #   message_size_limit {message}
+#   set_tcp_nodelay true
 #   max_inflight_messages 200
 #   max_queued_messages {queued}
 # Past max_queued_messages (1,000 by default) Mosquitto drops what it has acknowledged, with one log line.

@@ -32,6 +32,9 @@ _SLACK_BYTES = 65_536
 _ACK_WAIT = "5s"
 # Below a session's window of 256: a slow reader is not sent what it cannot take. 1,000 was no faster.
 _MAX_ACK_PENDING = 200
+# A line may hold a client id of 64 kB, each byte of it escaped; a longer line would end our reading.
+_LINE_BYTES = 1_048_576
+_SHOWN = 1_000
 _WRITE_DEADLINE = "60s"
 _LEVELS = {"INF": logging.DEBUG, "WRN": logging.WARNING, "ERR": logging.ERROR, "FTL": logging.CRITICAL}
 _LINE = re.compile(r"^(?:\[\d+\] )?\[(?P<level>[A-Z]{3})\] ?(?P<text>.*)$")
@@ -85,6 +88,7 @@ class EmbeddedBroker:
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.PIPE,
+            limit=_LINE_BYTES,
             env={name: value for name, value in os.environ.items() if not name.startswith("FACERELAY_")},
             process_group=0,  # Ctrl-C is for us: we end it in our turn
         )
@@ -134,7 +138,7 @@ class EmbeddedBroker:
     async def _pass_on(self, process: asyncio.subprocess.Process) -> None:
         assert process.stderr is not None  # noqa: S101 - it is a pipe
         async for raw in process.stderr:
-            line = raw.decode(errors="replace").rstrip()
+            line = _readable(raw)
             found = _LINE.match(line)
             level, text = (_LEVELS.get(found["level"], logging.DEBUG), found["text"]) if found else (0, line)
             if text == _EXPECTED:
@@ -249,6 +253,14 @@ def _write(folder: Path, server: dict[str, Any]) -> Path:
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
         json.dump(server, file, ensure_ascii=False, indent=1)
     return path
+
+
+def _readable(raw: bytes) -> str:
+    """Return a line of the server's log: it begins with a client's own name, and ends with what is wrong."""
+    if len(raw) > _SHOWN:
+        raw = raw[: _SHOWN // 2] + b" ... " + raw[-_SHOWN // 2 :]
+    line = raw.decode(errors="replace").rstrip()
+    return line if line.isprintable() else ascii(line)[1:-1]
 
 
 async def _greet(broker: Broker) -> None:

@@ -13,6 +13,8 @@ from facerelay.link.wire import Ack, ConnAck, Kind, Oversize, PingResp, Protocol
 from facerelay.mqtt import NotConnectedError
 
 _FLUSH_BYTES = 65_536
+# A broker that uses all 65,535 identifiers at QoS 2 waits for half of this.
+_UNREAD_ANSWERS = 1_048_576
 _CLOSE_S = 2
 
 
@@ -68,6 +70,7 @@ class Connection(asyncio.BufferedProtocol):
         self._out_bytes = 0
         self._writable = asyncio.Event()
         self._writable.set()
+        self._unread_answers = 0
         self._stalled: Publish | None = None
         self._unanswered: set[int] = set()
         self.lost: asyncio.Future[str] = self._loop.create_future()
@@ -82,13 +85,16 @@ class Connection(asyncio.BufferedProtocol):
     # What a session asks for.
 
     def send(self, packet: bytes) -> None:
-        """Write a packet at the end of this turn of the loop; nothing happens if the connection is lost."""
+        """Write a packet at the end of this turn of the loop, or when the broker takes more.
+
+        Nothing happens if the connection is lost.
+        """
         self._out.append(packet)
         self._out_bytes += len(packet)
         if self._out_bytes >= _FLUSH_BYTES:
             self._flush()
         elif len(self._out) == 1:
-            self._loop.call_soon(self._flush)
+            self._loop.call_soon(self._soon)
 
     def subscribe(self, filters: Sequence[tuple[str, int]]) -> None:
         """Ask for topics; `suback` has the answer."""
@@ -157,6 +163,8 @@ class Connection(asyncio.BufferedProtocol):
     def resume_writing(self) -> None:
         """The broker keeps up again."""
         self._writable.set()
+        self._unread_answers = 0
+        self._loop.call_soon(self._soon)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End: everybody who waits hears of it."""
@@ -210,7 +218,7 @@ class Connection(asyncio.BufferedProtocol):
         if packet.packet_id in self._unanswered:
             return  # the broker grew impatient; the message is in the inbox
         if packet.duplicate and self._memory.received.get(packet.packet_id) == _content(packet):
-            self.send(wire.pubrec(packet.packet_id))
+            self._answer(wire.pubrec(packet.packet_id))
         elif self._inbox.full and self._transport is not None:
             self._stalled = packet
             self._transport.pause_reading()
@@ -224,23 +232,40 @@ class Connection(asyncio.BufferedProtocol):
             return
         self._unanswered.discard(packet.packet_id)
         if packet.qos == 1:
-            self.send(wire.puback(packet.packet_id))
+            self._answer(wire.puback(packet.packet_id))
         elif packet.qos:
             self._memory.received[packet.packet_id] = _content(packet)
-            self.send(wire.pubrec(packet.packet_id))
+            self._answer(wire.pubrec(packet.packet_id))
 
     def _on_ack(self, ack: Ack) -> None:
         if ack.kind is Kind.PUBREL:
             self._memory.received.pop(ack.packet_id, None)
-            self.send(wire.pubcomp(ack.packet_id))
+            self._answer(wire.pubcomp(ack.packet_id))
         elif answer := self._flight.on_ack(ack):
-            self.send(answer)
+            self._answer(answer)
 
     # Writing.
 
     def _check(self) -> None:
         if self._transport is None or self.lost.done():
             raise NotConnectedError(f"not connected: {self._reason or 'not yet'}")
+
+    def _answer(self, packet: bytes) -> None:
+        """Send what the broker asked for; one that asks and does not read must not fill our memory."""
+        if self._writable.is_set() or self._transport is None:
+            self.send(packet)
+            return
+        self._unread_answers += len(packet)
+        if self._unread_answers > _UNREAD_ANSWERS:
+            self._unread_answers = 0
+            if self._transport.get_write_buffer_size() > _UNREAD_ANSWERS:
+                self.abort(ProtocolError("the broker does not read our answers"))
+        self.send(packet)
+
+    def _soon(self) -> None:
+        # What the broker does not take yet waits here: a write of its own for each few bytes would be costly.
+        if self._writable.is_set():
+            self._flush()
 
     def _flush(self) -> None:
         if self._out and self._transport is not None and not self.lost.done():

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from functools import lru_cache
 
 from facerelay.link.wire import (
+    CACHED,
     Ack,
     ConnAck,
     Kind,
@@ -46,7 +47,9 @@ class Decoder:
         if self._head == self._tail:
             self._head = self._tail = 0
         capacity = len(self._buffer)
-        too_small = self._head + self._need > capacity or capacity - self._tail < capacity // 4
+        # A packet that begins the buffer and fits is not moved again, however little comes at a time.
+        little = bool(self._head) and capacity - self._tail < capacity // 4
+        too_small = self._head + self._need > capacity or little
         too_large = self._head == self._tail and self._need <= _BUFFER // 2 < capacity - _BUFFER // 2
         if too_small or too_large:
             self._compact()
@@ -148,15 +151,21 @@ class Decoder:
         self._head, self._tail = 0, len(kept)
 
 
-@lru_cache(maxsize=256)
 def _topic(raw: bytes) -> str:
+    return _known_topic(raw) if len(raw) < CACHED else _new_topic(raw)
+
+
+def _new_topic(raw: bytes) -> str:
     try:
         topic = raw.decode()
     except UnicodeDecodeError as error:
         raise ProtocolError(f"a topic is not UTF-8: {raw[:80]!r}") from error
     if not topic or any(sign in topic for sign in "+#\x00"):
-        raise ProtocolError(f"a message came on topic {topic[:80]!r}")
+        raise ProtocolError(f"a message came on topic {topic[:80]!a}")
     return topic
+
+
+_known_topic = lru_cache(maxsize=256)(_new_topic)
 
 
 def _control(first: int, body: bytes) -> Packet:

@@ -81,8 +81,10 @@ async def forward(
         sender(cloud, on_state=cloud_changed) as cloud_out,
         asyncio.TaskGroup() as group,
     ):
-        group.create_task(Pipe(edge_in, cloud_out, qos=qos, retain=_retained).run())
-        group.create_task(Pipe(cloud_in, edge_out, qos=1, retain=_retained).run())
+        tell_edge = partial(at_edge.say, edge_out, is_up)
+        tell_cloud = partial(at_cloud.say, cloud_out, lambda: True)
+        group.create_task(Pipe(edge_in, cloud_out, qos=qos, retain=_retained, probe=tell_cloud).run())
+        group.create_task(Pipe(cloud_in, edge_out, qos=1, retain=_retained, probe=tell_edge).run())
         group.create_task(at_edge.tell(edge_out, is_up))
         group.create_task(at_cloud.tell(cloud_out, lambda: True))
 
@@ -97,6 +99,11 @@ class _Herald:
     def look(self) -> None:
         """Something changed."""
         self._news.set()
+
+    async def say(self, session: Session, is_up: Callable[[], bool]) -> None:
+        """Publish what is true now."""
+        now = topics.UP if is_up() else topics.DOWN
+        await session.publish(self._topic, now, qos=1, retain=True)
 
     async def tell(self, session: Session, is_up: Callable[[], bool]) -> None:
         """Publish each change, and say it again now and then."""

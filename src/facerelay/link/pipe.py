@@ -2,16 +2,20 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from itertools import count
 
 from facerelay.link.inbox import Message
+from facerelay.link.seldom import Seldom
 from facerelay.link.session import Session
 from facerelay.mqtt import NotConnectedError
+from facerelay.topics import shown
 
 _log = logging.getLogger(__name__)
 _FRUITLESS = 2
 _ALONE = 3
+_MAX_TOPIC = 512
+_MAX_LEVELS = 100
 
 
 class Pipe:
@@ -20,9 +24,12 @@ class Pipe:
     What the target did not confirm before its connection was lost is held, and sent again first when it
     is back; the source's window bounds how much that can be.
 
-    A message that makes the target's broker close the connection would stop all others for ever. So after
-    two connections on which nothing got through, messages go one at a time, and the one with which three
-    more connections end is given up: acknowledged, counted and logged.
+    A message that makes the target's broker close the connection would stop all others for ever. One with
+    a topic of the kind that brokers refuse is given up as it comes: acknowledged, counted and logged. Any
+    other is found out: after two connections on which nothing got through, messages go one at a time, and
+    the one with which three more connections end is given up too. Such a connection is replaced at once,
+    and only one that took a probe or another message just before counts: a broker which takes nothing is
+    ill, and no message is to blame for it.
 
     Args:
         source: Where messages come from; no one else may iterate over it.
@@ -30,23 +37,32 @@ class Pipe:
         qos: Of the second hop.
         retain: Which topics are retained at the target. The first broker clears the flag of what it
             passes on to a subscription that stands (MQTT 3.3.1.3), so only the topic can tell.
+        probe: Publishes what the target's broker surely takes, and returns once it did.
 
     Attributes:
         given_up: Messages that the target's broker would not take.
     """
 
     def __init__(
-        self, source: Session, target: Session, *, qos: int, retain: Callable[[str], bool] = lambda _: False
+        self,
+        source: Session,
+        target: Session,
+        *,
+        qos: int,
+        retain: Callable[[str], bool] = lambda _: False,
+        probe: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self._source = source
         self._target = target
         self._qos = qos
         self._retain = retain
+        self._probe = probe
         self._held: dict[int, Message] = {}
         self._serials = count()
         self._fruitless = 0
         self._suspect = -1
         self._ended_alone = 0
+        self._log_topic, self._log_blamed = Seldom(), Seldom()
         self.given_up = 0
 
     def __len__(self) -> int:
@@ -71,6 +87,9 @@ class Pipe:
             for serial in self._held:
                 group.create_task(self._carry(serial))
             async for message in self._source:
+                if not _deliverable(message.topic):
+                    self._refuse(message)
+                    continue
                 serial = next(self._serials)
                 self._held[serial] = message
                 if self._qos:
@@ -79,6 +98,8 @@ class Pipe:
                     await self._carry(serial)
 
     async def _one_by_one(self) -> None:
+        if self._probe is not None:
+            await self._probe()
         for serial in list(self._held):
             try:
                 await self._carry(serial)
@@ -94,7 +115,18 @@ class Pipe:
         self._fruitless = 0
         self._held.pop(serial).ack()
 
+    def _refuse(self, message: Message) -> None:
+        message.ack()
+        self.given_up += 1
+        if self._log_topic():
+            _log.error(
+                "given up: brokers do not take the topic %s; messages given up so far: %d",
+                shown(message.topic), self.given_up,
+            )  # fmt: skip
+
     def _blame(self, serial: int) -> None:
+        self._fruitless = _FRUITLESS  # the next connection begins with care too
+        self._target.hurry()
         self._ended_alone = self._ended_alone + 1 if serial == self._suspect else 1
         self._suspect = serial
         if self._ended_alone < _ALONE:
@@ -102,7 +134,19 @@ class Pipe:
         message = self._held.pop(serial)
         message.ack()
         self.given_up += 1
-        _log.error(
-            "given up: the broker ended %d connections at a message of %d bytes on %s; check its size limit",
-            _FRUITLESS + _ALONE, len(message.payload), message.topic,
-        )  # fmt: skip
+        if self._log_blamed():
+            _log.error(
+                "given up: the broker ended %d connections at a message of %d bytes on %s; check its size"
+                " limit; messages given up so far: %d",
+                _ALONE, len(message.payload), shown(message.topic), self.given_up,
+            )  # fmt: skip
+
+
+def _deliverable(topic: str) -> bool:
+    """Whether any broker takes it: NATS and Mosquitto end the connection of who publishes on another."""
+    return (
+        len(topic) <= _MAX_TOPIC
+        and topic.count("/") < _MAX_LEVELS
+        and topic.isprintable()
+        and " " not in topic
+    )

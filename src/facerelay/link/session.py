@@ -5,6 +5,7 @@ import logging
 import random
 import ssl
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -12,7 +13,9 @@ from facerelay.config import Broker
 from facerelay.link import wire
 from facerelay.link.connection import Connection, Memory
 from facerelay.link.inbox import Inbox, Message
+from facerelay.link.seldom import Seldom
 from facerelay.mqtt import NotConnectedError, Will
+from facerelay.topics import shown
 
 __all__ = ["Message", "NotConnectedError", "RefusedError", "Session", "Will"]
 
@@ -91,6 +94,8 @@ class Session:
         self._task: asyncio.Task[None] | None = None
         self._said = ""
         self._closing = False
+        self._hurry = asyncio.Event()
+        self._log_oversize = Seldom()
         self.oversize = 0
 
     async def __aenter__(self) -> Self:
@@ -140,6 +145,10 @@ class Session:
             raise NotConnectedError(f"not connected to {self._broker.url}: {self._said or 'not yet'}")
         await self._connection.publish(topic, payload, qos=qos, retain=retain)
 
+    def hurry(self) -> None:
+        """Come back at once, for the caller knows that the loss was its own doing: the delay begins anew."""
+        self._hurry.set()
+
     def __aiter__(self) -> Self:
         """Iterate over what comes, over all reconnects, until the session is closed."""
         return self
@@ -168,8 +177,16 @@ class Session:
             if self._closing:
                 return
             self._say(reason)
-            await asyncio.sleep(delay * _SYSTEM_RANDOM.uniform(0.5, 1))
-            delay = min(2 * delay, _LAST_DELAY_S)
+            delay = await self._rest(delay)
+
+    async def _rest(self, delay: float) -> float:
+        """Wait before the next connection; return the delay before the one after it."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._hurry.wait(), delay * _SYSTEM_RANDOM.uniform(0.5, 1))
+            self._hurry.clear()
+            await asyncio.sleep(_FIRST_DELAY_S * _SYSTEM_RANDOM.uniform(0.5, 1))
+            return _FIRST_DELAY_S
+        return min(2 * delay, _LAST_DELAY_S)
 
     async def _live(self) -> str:
         """Connect, and return why the connection ended."""
@@ -261,10 +278,11 @@ class Session:
 
     def _discarded(self, topic: str, size: int) -> None:
         self.oversize += 1
-        _log.error(
-            "%s: a message of %d bytes on %s is over the limit of %d and was discarded",
-            self._broker.url, size, topic, self._max_message,
-        )  # fmt: skip
+        if self._log_oversize():
+            _log.error(
+                "%s: a message of %d bytes on %s is over the limit of %d and was discarded, number %d",
+                self._broker.url, size, shown(topic), self._max_message, self.oversize,
+            )  # fmt: skip
         if self._on_oversize is not None:
             self._on_oversize(topic, size)
 

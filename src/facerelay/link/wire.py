@@ -12,6 +12,8 @@ from facerelay.mqtt import Will
 
 MAX_STRING = 65_535
 MAX_REMAINING = 268_435_455
+CACHED = 256
+"""Topics of this length and more are not remembered: some hundred of 64 kB each would be a lot of memory."""
 PINGREQ = b"\xc0\x00"
 DISCONNECT = b"\xe0\x00"
 
@@ -168,21 +170,27 @@ def pubcomp(packet_id: int) -> bytes:
     return b"\x70\x02" + packet_id.to_bytes(2, "big")
 
 
-@lru_cache(maxsize=256)
 def topic_field(topic: str) -> bytes:
     """A topic to publish on, as its field.
 
     Raises:
         ValueError: it is empty, too long, or holds a wildcard or NUL (4.7.1, 4.7.3).
     """
+    return _known_field(topic) if len(topic) < CACHED else _new_field(topic)
+
+
+def _new_field(topic: str) -> bytes:
     if not topic or "+" in topic or "#" in topic:
-        raise ValueError(f"cannot publish on topic {topic[:80]!r}: it is empty or holds a wildcard")
+        raise ValueError(f"cannot publish on topic {topic[:80]!a}: it is empty or holds a wildcard")
     return _string(topic)
+
+
+_known_field = lru_cache(maxsize=256)(_new_field)
 
 
 def _string(text: str) -> bytes:
     if "\x00" in text:
-        raise ValueError(f"{text[:80]!r} holds NUL, which MQTT does not allow (1.5.3)")
+        raise ValueError(f"{text[:80]!a} holds NUL, which MQTT does not allow (1.5.3)")
     return _binary(text.encode())
 
 
