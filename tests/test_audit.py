@@ -71,6 +71,59 @@ def test_a_clean_bucket_is_clean(tmp_path: Path, make_face: Make) -> None:
     asyncio.run(scenario())
 
 
+def test_an_audit_holds_few_bytes_at_once(
+    tmp_path: Path, make_face: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bucket = open_bucket(config.Bucket(url=f"file://{tmp_path}"))
+    faces = [make_face() for _ in range(60)]
+    length = len(faces[0].data)
+    monkeypatch.setattr("facerelay.cloud.audit._BYTES_AT_ONCE", 3 * length + 50)
+    here = peak = 0
+    real = bucket.get
+
+    async def get(key: str, *, max_bytes: int) -> bytes:
+        nonlocal here, peak
+        here += 1
+        peak = max(peak, here)
+        try:
+            return await real(key, max_bytes=max_bytes)
+        finally:
+            here -= 1
+
+    async def scenario() -> None:
+        for one in faces:
+            await bucket.put_new(one.key, one.data)
+        monkeypatch.setattr(bucket, "get", get)
+        assert (await audit(bucket, map(wanted, faces))).clean
+        assert 1 < peak <= 3
+
+    asyncio.run(scenario())
+
+
+def test_an_audit_reads_nothing_over_its_limit(tmp_path: Path, make_face: Make) -> None:
+    async def scenario() -> None:
+        bucket = open_bucket(config.Bucket(url=f"file://{tmp_path}"))
+        one = make_face()
+        await bucket.put_new(one.key, one.data)
+        found = await audit(bucket, [wanted(one)], limits=face.Limits(bytes=len(one.data) - 1))
+        assert (found.checked, found.unreadable, found.lost) == (0, 1, (one.face.id,))
+        assert (await audit(bucket, [wanted(one)], limits=face.Limits(bytes=len(one.data)))).clean
+
+    asyncio.run(scenario())
+
+
+def test_an_audit_passes_over_what_others_left(tmp_path: Path, make_face: Make) -> None:
+    async def scenario() -> None:
+        bucket = open_bucket(config.Bucket(url=f"file://{tmp_path}"))
+        one = make_face()
+        await bucket.put_new(one.key, one.data)
+        (tmp_path / "faces" / "site=home" / "camera=door" / "@eaDir").mkdir()
+        (tmp_path / "faces" / "site=home" / "a b.txt").write_text("x")
+        assert (await audit(bucket, [wanted(one)])).clean
+
+    asyncio.run(scenario())
+
+
 def test_an_audit_without_its_bucket_says_nothing() -> None:
     dead = config.Bucket(
         url="s3://b", endpoint="http://127.0.0.1:1", access_key="a", secret_key=SecretStr("b")

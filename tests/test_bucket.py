@@ -3,14 +3,16 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import shutil
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import boto3
 import pytest
+from obstore.store import MemoryStore
 from pydantic import SecretStr
 
 from buckets import WEED, Weed, seaweed
@@ -18,6 +20,7 @@ from conftest import lacking
 from facerelay import config
 from facerelay.cloud import files
 from facerelay.cloud.bucket import Bucket, BucketError, MissingError, check_key, open_bucket
+from facerelay.cloud.objects import ObjectBucket
 
 KEY = "faces/site=home/camera=door/date=2026-11-21/hour=03/a.jpg"
 
@@ -39,6 +42,10 @@ def bucket(request: pytest.FixtureRequest, tmp_path: Path) -> Bucket:
     server: Weed = request.getfixturevalue("weed")
     prefix = "some/where" if "prefix" in request.param else ""
     return open_bucket(server.bucket(f"b{time.time_ns()}", prefix))
+
+
+def refuse(*_: Any, **__: Any) -> None:  # noqa: ANN401 - whatever is given
+    raise OSError(errno.EPERM, os.strerror(errno.EPERM))
 
 
 def folder_bucket(path: Path) -> Bucket:
@@ -142,6 +149,148 @@ def test_a_link_in_the_folder_is_not_followed(tmp_path: Path) -> None:
     with pytest.raises(BucketError):
         asyncio.run(bucket.get("a.jpg", max_bytes=100))
     assert asyncio.run(bucket.children()).entries == []
+
+
+async def names(bucket: Bucket) -> set[str]:
+    return {entry.key async for entry in bucket.list()}
+
+
+def test_names_that_are_not_ours_are_passed_over_in_a_folder(tmp_path: Path) -> None:
+    bucket = folder_bucket(tmp_path)
+
+    async def scenario() -> None:
+        await bucket.put("tombstones/a.json", b"{}")
+        await bucket.put("top.txt", b"")
+        for odd in (
+            "tombstones/@eaDir/x",
+            "tombstones/x y.json",
+            "a b.txt",
+            "x y/z",
+            "tombstones/\u0661.json",
+        ):
+            (tmp_path / odd).parent.mkdir(exist_ok=True)
+            (tmp_path / odd).write_text("x")
+        (tmp_path / os.fsdecode(b"\xff.jpg")).write_text("x")
+        deep = "/".join(["d" * 199] * 4)
+        (tmp_path / deep / "long").mkdir(parents=True)
+        (tmp_path / deep / "long" / "x").write_text("x")
+        assert await names(bucket) == {"tombstones/a.json", "top.txt"}
+        assert (await bucket.children()).folders == ["d" * 199, "tombstones"]
+        assert [entry.key for entry in (await bucket.children("tombstones")).entries] == ["tombstones/a.json"]
+
+    asyncio.run(scenario())
+
+
+def test_names_that_are_not_ours_are_passed_over_elsewhere() -> None:
+    store = MemoryStore()
+    bucket = ObjectBucket(store, url="memory://")
+
+    async def scenario() -> None:
+        await bucket.put("tombstones/a.json", b"{}")
+        for odd in ("tombstones/@eaDir/x", "tombstones/x y.json", "a b.txt", "x y/z", "tombstones"):
+            await store.put_async(odd, b"x")
+        assert await names(bucket) == {"tombstones/a.json", "tombstones"}
+        assert [entry.key async for entry in bucket.list("tombstones")] == ["tombstones/a.json"]
+        assert (await bucket.children()).folders == ["tombstones"]
+        level = await bucket.children("tombstones")
+        assert ([entry.key for entry in level.entries], level.folders) == (["tombstones/a.json"], [])
+
+    asyncio.run(scenario())
+
+
+def test_partial_files_never_go_through_a_link(tmp_path: Path) -> None:
+    precious = tmp_path / "elsewhere" / "precious"
+    precious.parent.mkdir()
+    precious.write_text("x")
+    os.utime(precious, (1, 1))
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / ".partial").symlink_to(precious.parent)
+    with pytest.raises(BucketError, match="a link or a file is in the way") as caught:
+        asyncio.run(folder_bucket(tmp_path / "b").put_new(KEY, b"x"))
+    assert not caught.value.passing
+    assert list(precious.parent.iterdir()) == [precious]
+
+
+def test_old_things_among_partial_files_stop_nobody(tmp_path: Path) -> None:
+    (tmp_path / ".partial" / "folder").mkdir(parents=True)
+    (tmp_path / ".partial" / "left").write_text("x")
+    (tmp_path / ".partial" / "new").write_text("x")
+    (tmp_path / ".partial" / "link").symlink_to(tmp_path / "nowhere")
+    for name in ("folder", "left"):
+        os.utime(tmp_path / ".partial" / name, (1, 1))
+    assert asyncio.run(folder_bucket(tmp_path).put_new(KEY, b"x"))
+    assert {path.name for path in (tmp_path / ".partial").iterdir()} == {"folder", "link", "new"}
+
+
+def test_a_link_among_the_folders_leads_nowhere(tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    precious = elsewhere / KEY.removeprefix("faces/site=home/")
+    precious.parent.mkdir(parents=True)
+    precious.write_text("precious")
+    (tmp_path / "b" / "faces").mkdir(parents=True)
+    (tmp_path / "b" / "faces" / "site=home").symlink_to(elsewhere)
+    bucket = folder_bucket(tmp_path / "b")
+    attempts: list[Callable[[], Awaitable[object]]] = [
+        lambda: bucket.put_new(KEY, b"x"), lambda: bucket.put_new(f"{KEY}.new", b"x"),
+        lambda: bucket.put(KEY, b"x"), lambda: bucket.get(KEY, max_bytes=100), lambda: bucket.delete(KEY),
+        lambda: bucket.children("faces/site=home"),
+    ]  # fmt: skip
+
+    async def scenario() -> None:
+        for attempt in attempts:
+            with pytest.raises(BucketError, match="a link or a file is in the way") as caught:
+                await attempt()
+            assert not caught.value.passing
+        assert (await bucket.children("faces")).folders == []
+
+    asyncio.run(scenario())
+    assert precious.read_text() == "precious"
+    assert [path for path in elsewhere.rglob("*") if path.is_file()] == [precious]
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_link_under_a_final_key_is_no_object(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, links: bool
+) -> None:
+    if not links:
+        monkeypatch.setattr(os, "link", refuse)
+    (tmp_path / "a.jpg").symlink_to(tmp_path / "nowhere")
+    bucket = folder_bucket(tmp_path)
+
+    async def scenario() -> None:
+        assert not await bucket.put_new("a.jpg", b"x")
+        with pytest.raises(BucketError) as caught:
+            await bucket.get("a.jpg", max_bytes=100)
+        assert caught.value.fault == "refused"
+
+    asyncio.run(scenario())
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_the_root_may_be_a_link_and_may_come_back(tmp_path: Path) -> None:
+    (tmp_path / "mounted").mkdir()
+    (tmp_path / "b").symlink_to(tmp_path / "mounted")
+    bucket = folder_bucket(tmp_path / "b")
+
+    async def scenario() -> None:
+        assert await bucket.put_new(KEY, b"x")
+        shutil.rmtree(tmp_path / "mounted")
+        (tmp_path / "mounted").mkdir()
+        with pytest.raises(BucketError, match="went away") as caught:
+            await bucket.put_new(KEY, b"x")
+        assert caught.value.passing
+        assert await bucket.put_new(KEY, b"x")
+        await bucket.delete(KEY)
+        assert await names(bucket) == set()
+
+    asyncio.run(scenario())
+    assert (tmp_path / "mounted").is_dir()
+
+
+def test_a_file_from_the_far_future_can_be_listed(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_text("x")
+    os.utime(tmp_path / "a.jpg", (1e12, 1e12))
+    assert asyncio.run(names(folder_bucket(tmp_path))) == {"a.jpg"}
 
 
 def test_metadata_and_content_type_are_projected(weed: Weed) -> None:
@@ -251,9 +400,8 @@ def test_a_folder_is_durable_before_it_answers(tmp_path: Path, monkeypatch: pyte
 
     monkeypatch.setattr(os, "fsync", note)
     asyncio.run(folder_bucket(tmp_path).put_new("a/b/c.jpg", b"x"))
-    partial, *folders = synced
-    assert ".partial" in partial
-    assert {str(tmp_path), str(tmp_path / "a")} <= set(folders)
+    (partial,) = (n for n, path in enumerate(synced) if "/.partial/" in path)
+    assert {str(tmp_path), str(tmp_path / "a")} <= set(synced[partial + 1 :])
     assert synced[-1] == str(tmp_path / "a" / "b")
 
 

@@ -5,7 +5,7 @@ import hashlib
 import json
 import os
 import time
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
@@ -13,8 +13,9 @@ import pytest
 from conftest import Make
 from facerelay import config
 from facerelay.cloud import retention
-from facerelay.cloud.bucket import Bucket, open_bucket
+from facerelay.cloud.bucket import Bucket, MissingError, open_bucket
 from facerelay.cloud.erase import EraseError, erase
+from facerelay.cloud.newest import Newest
 from facerelay.cloud.quarantine import Quarantine
 from facerelay.cloud.tombstones import Tombstones
 from facerelay.face import Sealed
@@ -124,6 +125,80 @@ def test_a_clock_ahead_hides_nothing(tmp_path: Path, make_face: Make) -> None:
     asyncio.run(scenario())
 
 
+def test_a_clock_ahead_brings_nothing_back(
+    tmp_path: Path, make_face: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A rule without an end covers until now; what it deleted beyond that stays away by its id."""
+    monkeypatch.setattr("facerelay.cloud.erase.MAX_IDS", 3)
+    ahead = datetime.now(UTC) + timedelta(days=3)
+    gone = [make_face(time=ahead + timedelta(seconds=n)) for n in range(7)]
+    set_aside, later = make_face(time=ahead), make_face(time=ahead)
+
+    async def scenario() -> None:
+        bucket = folder(tmp_path)
+        await fill(bucket, gone)
+        here = Quarantine(bucket, max_bytes=1_000_000, keep=timedelta(days=1))
+        await here.put("faces", set_aside.data[:-20], "truncated", set_aside.face)
+        done = await erase(bucket, camera="door", longest_put=0)
+        assert done.count == 7 + 2
+        assert await held(bucket) == set()
+        assert len(json.loads(done.proof)["more_tombstones"]) == 3
+        tombstones = Tombstones(bucket)
+        for one in (*gone, set_aside):
+            assert await tombstones.covers(one.face.id, "home", "door", one.face.time)
+        assert not await tombstones.covers(later.face.id, "home", "door", later.face.time)
+
+    asyncio.run(scenario())
+
+
+def test_a_clock_ahead_sent_again_meanwhile_is_swept(
+    tmp_path: Path, make_face: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("facerelay.cloud.erase.AGE_S", 1.5)
+    one = make_face(time=datetime.now(UTC) + timedelta(days=3))
+
+    async def scenario() -> None:
+        bucket = folder(tmp_path)
+        await fill(bucket, [one])
+        asked = asyncio.create_task(erase(bucket, camera="door", longest_put=0.01))
+        while await held(bucket):
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.1)
+        await fill(bucket, [one])  # by a store that looked before the tombstone was there
+        assert json.loads((await asked).proof)["second_sweep"] == 0  # the same key, deleted twice
+        assert await held(bucket) == set()
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"start": datetime.min.replace(tzinfo=timezone(timedelta(hours=2)))},
+        {"end": datetime.max.replace(tzinfo=timezone(-timedelta(hours=2)))},
+        {"site": "home", "start": datetime(7, 1, 1, tzinfo=UTC)},
+    ],
+)
+def test_any_time_can_be_asked(tmp_path: Path, make_face: Make, asked: dict[str, str]) -> None:
+    async def scenario() -> None:
+        bucket = folder(tmp_path)
+        await fill(bucket, [make_face(time=NOON)])
+        for date in (
+            "0000-00-00",
+            "2026-02-31",
+            "9999-12-31",
+            "\u0662\u0660\u0662\u0666-10-20",
+            "7-01-01",
+            "x",
+        ):
+            (tmp_path / f"faces/site=home/camera=door/date={date}/hour=00").mkdir(parents=True)
+        assert (await erase(bucket, **asked, longest_put=0)).count == 1  # type: ignore[arg-type]
+        assert await retention.expire(bucket, keep=timedelta(days=30)) == 0
+        assert await Newest(bucket).look() == []
+
+    asyncio.run(scenario())
+
+
 def test_quarantine_is_erased_too(tmp_path: Path, faces: list[Sealed]) -> None:
     async def scenario() -> None:
         bucket = folder(tmp_path)
@@ -158,6 +233,40 @@ def test_a_broken_tombstone_hides_no_other(
     assert "is not a tombstone" in caplog.text
 
 
+@pytest.mark.parametrize(
+    "data", [b" " * 1_000_001, b"{}", b'{"made": "2026-10-20T12:00:00Z"}'], ids=["long", "empty", "all"]
+)
+def test_a_tombstone_that_is_none_covers_nothing_and_stops_nobody(
+    tmp_path: Path, faces: list[Sealed], caplog: pytest.LogCaptureFixture, data: bytes
+) -> None:
+    async def scenario() -> None:
+        bucket = folder(tmp_path)
+        await bucket.put("tombstones/odd.json", data)
+        tombstones = Tombstones(bucket, age_s=0)
+        for one in faces:
+            assert not await tombstones.covers(one.face.id, one.face.site, one.face.camera, one.face.time)
+
+    asyncio.run(scenario())
+    assert len(caplog.messages) == 1
+    assert "is not a tombstone" in caplog.text
+
+
+def test_a_tombstone_removed_while_it_is_read_stops_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bucket = folder(tmp_path)
+
+    async def gone(key: str, *, max_bytes: int) -> bytes:  # noqa: ARG001 - as the bucket has it
+        raise MissingError(key)
+
+    async def scenario() -> None:
+        await erase(bucket, site="home", longest_put=0)
+        monkeypatch.setattr(bucket, "get", gone)
+        assert not await Tombstones(bucket).covers("x", "home", "door", NOON)
+
+    asyncio.run(scenario())
+
+
 def test_retention_counts_from_arrival(tmp_path: Path, make_face: Make) -> None:
     now = datetime.now(UTC)
     old = make_face(time=now - timedelta(days=40))
@@ -170,10 +279,13 @@ def test_retention_counts_from_arrival(tmp_path: Path, make_face: Make) -> None:
         await fill(bucket, [old, late, ahead, new])
         await bucket.put_new("foreign/topic=x/a.png", b"old")
         await bucket.put_new("foreign/topic=x/b.png", b"new")
-        for key in (old.key, ahead.key, "foreign/topic=x/a.png"):
+        await bucket.put("ledger/site=home/ab.json", b"{}")
+        await bucket.put("ledger/site=home/cd.json", b"{}")
+        for key in (old.key, ahead.key, "foreign/topic=x/a.png", "ledger/site=home/ab.json"):
             os.utime(tmp_path / key, (time.time() - 31 * 86400,) * 2)
-        assert await retention.expire(bucket, keep=timedelta(days=30)) == 3
+        assert await retention.expire(bucket, keep=timedelta(days=30)) == 4
         assert await held(bucket) == {late.key, new.key}
         assert [entry.key async for entry in bucket.list("foreign")] == ["foreign/topic=x/b.png"]
+        assert [entry.key async for entry in bucket.list("ledger")] == ["ledger/site=home/cd.json"]
 
     asyncio.run(scenario())

@@ -5,6 +5,9 @@ import http.client
 import json
 import logging
 import re
+import socket
+import time
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -12,7 +15,8 @@ import pytest
 
 from conftest import Make
 from facerelay import config, sections
-from facerelay.cloud.bucket import Bucket, open_bucket
+from facerelay.cloud import keys
+from facerelay.cloud.bucket import Bucket, Children, open_bucket
 from facerelay.cloud.gallery import serve_gallery
 from facerelay.cloud.newest import Newest
 
@@ -121,6 +125,75 @@ def test_only_faces_are_served(tmp_path: Path, caplog: pytest.LogCaptureFixture)
         await stop(task)
 
     asyncio.run(scenario())
+
+
+def test_half_requests_keep_nobody_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("facerelay.cloud.gallery._IDLE_S", 1.0)
+
+    async def scenario() -> None:
+        task, port = await serving(f"file://{tmp_path}", caplog)
+        with ExitStack() as stack:
+            halves = [stack.enter_context(socket.create_connection(("127.0.0.1", port))) for _ in range(210)]
+            for half in halves:
+                half.sendall(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nX: ")
+            deadline = time.monotonic() + 30
+            while (await asyncio.to_thread(ask, port, "/"))[0] != 200:
+                assert time.monotonic() < deadline, "nobody is let in"
+                await asyncio.sleep(0.2)
+        await stop(task)
+
+    asyncio.run(scenario())
+
+
+def test_one_look_at_a_time_and_few_listings(
+    tmp_path: Path, make_face: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bucket = folder(tmp_path)
+    real, listings, here, peak = bucket.children, 0, 0, 0
+
+    async def slow(prefix: str = "") -> Children:
+        nonlocal listings, here, peak
+        listings, here = listings + 1, here + 1
+        peak = max(peak, here)
+        await asyncio.sleep(0.005)
+        here -= 1
+        return await real(prefix)
+
+    async def scenario() -> None:
+        for camera in range(30):
+            one = make_face(camera=f"c{camera}")
+            await bucket.put_new(one.key, one.data)
+        monkeypatch.setattr(bucket, "children", slow)
+        newest = Newest(bucket, every_s=0, listings=40)
+        await asyncio.gather(*(newest.look() for _ in range(20)))
+        assert (listings, peak) == (40, 1)  # the rest wait for three times as long as that look took
+        deadline = time.monotonic() + 30
+        while len(await newest.look()) < 30:  # the next look goes on where the last one ended
+            assert time.monotonic() < deadline, "not all cameras are found"
+            await asyncio.sleep(0.05)
+
+    asyncio.run(scenario())
+
+
+def test_a_clock_that_is_years_ahead_does_not_fill_the_page(tmp_path: Path, make_face: Make) -> None:
+    one, ahead = make_face(), make_face(camera="yard", time=datetime(9998, 1, 1, tzinfo=UTC))
+    soon = make_face(camera="hall", time=datetime.now(UTC) + timedelta(days=1))
+
+    async def scenario() -> None:
+        bucket = folder(tmp_path)
+        for sealed in (one, ahead, soon):
+            await bucket.put_new(sealed.key, sealed.data)
+        assert [shown.key for shown in await Newest(bucket).look()] == [soon.key, one.key]
+
+    asyncio.run(scenario())
+
+
+def test_a_key_has_plain_digits() -> None:
+    key = "faces/site=home/camera=door/date=2026-11-21/hour=03/030405.000006-{}-01234567.jpg".format("a" * 36)
+    assert keys.parse(key) is not None
+    assert keys.parse(key.replace("2026", "\u0662\u0660\u0662\u0666")) is None
 
 
 def test_the_newest_come_first_from_every_camera(tmp_path: Path, make_face: Make) -> None:

@@ -6,9 +6,11 @@ import time
 from datetime import timedelta
 from pathlib import Path
 
+import pytest
+
 from conftest import Make
 from facerelay import config
-from facerelay.cloud.bucket import Bucket, open_bucket
+from facerelay.cloud.bucket import Bucket, BucketError, open_bucket
 from facerelay.cloud.quarantine import Note, Quarantine, notes
 
 
@@ -72,6 +74,45 @@ def test_what_is_old_goes_and_makes_room(tmp_path: Path) -> None:
         make_old(tmp_path)
         assert await here.sweep() == 2
         assert await here.put("a", b"y" * 1000, "not-a-picture")
+
+    asyncio.run(scenario())
+
+
+def test_what_is_remembered_does_not_grow_with_topics(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        here = quarantine(folder(tmp_path), max_bytes=1_000_000)
+        for n in range(20):
+            assert await here.put("t" * 60_000, b"%d" % n, "not-a-picture")
+            assert not await here.put("t" * 60_000, b"%d" % n, "not-a-picture")
+        assert sum(map(len, here._recent)) < 20 * 100
+
+    asyncio.run(scenario())
+
+
+def test_a_topic_in_the_log_is_short_and_plain(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    here = quarantine(folder(tmp_path), max_bytes=0)
+
+    async def scenario() -> None:
+        for n in range(50):
+            assert not await here.put("x\n\x1b[2J" + "y" * 9000, b"%d" % n, "not-a-picture")
+
+    asyncio.run(scenario())
+    assert len(caplog.messages) == 1
+    assert "\\x1b[2J" in caplog.text
+    assert len(caplog.messages[0]) < 400
+
+
+def test_a_bucket_that_is_down_hides_no_note(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bucket = folder(tmp_path)
+
+    async def down(key: str, *, max_bytes: int) -> bytes:  # noqa: ARG001 - as the bucket has it
+        raise BucketError(key, "down", "unreachable")
+
+    async def scenario() -> None:
+        await quarantine(bucket).put("a", b"junk", "not-a-picture")
+        monkeypatch.setattr(bucket, "get", down)
+        with pytest.raises(BucketError, match="down"):
+            [note async for note in notes(bucket)]
 
     asyncio.run(scenario())
 

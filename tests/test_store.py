@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import json
+import logging
 import pickle
 import struct
 import time
@@ -20,6 +21,7 @@ import pytest
 from buckets import WEED, Weed, seaweed
 from conftest import Make, lacking
 from facerelay import config, face, sections, topics
+from facerelay.cloud.books import Books
 from facerelay.cloud.bucket import Bucket, BucketError, open_bucket
 from facerelay.cloud.erase import erase
 from facerelay.cloud.keep import Keeper
@@ -30,6 +32,7 @@ from facerelay.cloud.tombstones import Tombstones
 from facerelay.face import Limits, Sealed
 from facerelay.link.session import Session
 from facerelay.mqtt import NotConnectedError
+from facerelay.seldom import Seldom
 from facerelay.topics import FaceTopic, Receipt
 from servers import MOSQUITTO, Server, mosquitto
 
@@ -251,6 +254,95 @@ def test_a_bucket_that_wants_nothing_refuses_nothing(
     assert receipt.outcome == "stored"
 
 
+def test_a_store_goes_on_among_what_others_left(tmp_path: Path, bucket: Bucket, make_face: Make) -> None:
+    for odd in ("tombstones/@eaDir", "tombstones/z", "quarantine/x y", "foreign/@eaDir"):
+        (tmp_path / "bucket" / odd).mkdir(parents=True)
+    (tmp_path / "bucket" / "tombstones" / "x y.json").write_text("{}")
+    (tmp_path / "bucket" / "tombstones" / "long.json").write_bytes(b" " * 1_000_001)
+    to = keeper(bucket)
+    stored = keep(to, make_face().data)
+    assert stored is not None
+    assert stored.outcome == "stored"
+    assert keep(to, b"junk") is None
+    assert to.counters.quarantined == {"not-a-picture": 1}
+
+
+def test_a_link_under_the_key_is_refused_in_the_end(
+    tmp_path: Path, bucket: Bucket, make_face: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("facerelay.cloud.keep._FIRST_DELAY_S", 0.01)
+    one = make_face()
+    (tmp_path / "bucket" / one.key).parent.mkdir(parents=True)
+    (tmp_path / "bucket" / one.key).symlink_to(tmp_path / "nowhere")
+    receipt = keep(keeper(bucket), one.data)
+    assert receipt is not None
+    assert receipt.outcome == "refused:bucket"
+
+
+def test_the_log_shows_no_message_and_few_lines(
+    bucket: Bucket, make_face: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    to, books = keeper(bucket, bytes=100_000), Books(bucket)
+    topic = "faces/\n\x1b[2JINFO all is well" + "x" * 60_000
+    hostile = {"outbox": "0" * 8, "cameras": {"secret\n\x1b[2J" + "y" * 10_000: 0}}
+
+    async def scenario() -> None:
+        for n in range(20):
+            await to.keep(topic, b"secret %d" % n)
+            await to.keep(topic, b"secret" * 20_000)
+            await to.keep(topic, png() + b"secret %d" % n)
+            await to.keep(topic, make_face().data)
+            assert not books.take("ledger/a/00000000", json.dumps(hostile).encode())
+            assert not books.take(topic, b'{"outbox": "00000000", "cameras": {}}')
+
+    asyncio.run(scenario())
+    assert 5 <= len(caplog.messages) <= 8
+    assert all(len(line) < 400 and line.isprintable() for line in caplog.messages)
+    assert "secret" not in caplog.text
+
+
+def test_what_was_left_unsaid_is_counted(caplog: pytest.LogCaptureFixture) -> None:
+    seldom = Seldom(logging.getLogger("seldom"), every_s=0.2)
+    for n in range(10):
+        seldom.say(logging.WARNING, "kind", "%d", n)
+    seldom.say(logging.WARNING, "other", "other")
+    time.sleep(0.3)
+    seldom.say(logging.WARNING, "kind", "last")
+    assert caplog.messages == ["0", "other", "last (and 9 more like it before)"]
+
+
+def test_ledgers_wait_as_they_came_and_within_bounds(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    books = Books(bucket, max_bytes=1000)
+    payload = b'{"outbox": "%08d", "cameras": {"home/door": {}}}'
+    length = len(payload % 0)
+    real = bucket.put
+    up = False
+
+    async def put(key: str, data: bytes) -> None:
+        if not up:
+            raise BucketError(key, "down")
+        await real(key, data)
+
+    monkeypatch.setattr(bucket, "put", put)
+
+    async def scenario() -> None:
+        nonlocal up
+        fit = sum(books.take(f"ledger/home/{n:08}", payload % n) for n in range(100))
+        assert fit == 1000 // length
+        for _ in range(100):
+            assert books.take(f"ledger/home/{0:08}", payload % 0)  # in the place of the one before
+        await books.flush()
+        assert not books.take(f"ledger/home/{99:08}", payload % 99)
+        up = True
+        await books.flush()
+        assert books.take(f"ledger/home/{99:08}", payload % 99)
+        assert await bucket.get(f"ledger/site=home/{0:08}.json", max_bytes=100) == payload % 0
+
+    asyncio.run(scenario())
+    assert len(listed(bucket, "ledger")) == 1000 // length
+
+
 def receipt() -> Receipt:
     return Receipt(id=face.new_id(), sha256="0" * 64, outcome="stored")
 
@@ -453,3 +545,23 @@ def test_at_broker_what_is_not_durable_is_not_acknowledged(
             await eventually((blocked / one.key).exists)
 
     asyncio.run(scenario())
+
+
+def test_a_face_of_ours_over_the_stores_limits_is_answered_all_the_same(make_face: Make) -> None:
+    async def check() -> None:
+        bucket = open_bucket(config.Bucket(url="memory://"))
+        quarantine = Quarantine(bucket, max_bytes=10**6, keep=timedelta(days=1))
+        for limits, reason in (
+            (face.Limits(bytes=1000), "too-large"),
+            (face.Limits(pixels=10), "too-many-pixels"),
+        ):
+            keeper = Keeper(
+                bucket, limits=limits, topic=topics.FaceTopic("faces/{site}/{camera}"),
+                quarantine=quarantine, tombstones=Tombstones(bucket),
+            )  # fmt: skip
+            sealed = make_face()
+            answer = await keeper.keep("faces/home/door", sealed.data)
+            assert answer is not None
+            assert (answer.receipt.id, answer.receipt.outcome) == (sealed.face.id, f"refused:{reason}")
+
+    asyncio.run(check())

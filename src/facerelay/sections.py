@@ -238,7 +238,7 @@ class Outbox(Section):
         title="Unanswered sends",
         description="A face sent so often in vain, while others were answered, is parked.",
     )
-    keep_days: Annotated[float, Field(gt=0)] = Field(
+    keep_days: Annotated[float, Field(gt=0, le=36_500)] = Field(
         30,
         title="Books kept",
         description="Days for which ids of answered faces are kept for an audit (no pictures).",
@@ -301,7 +301,7 @@ class Store(Section):
     concurrency: Annotated[int, Field(ge=1, le=1024)] = Field(
         64, title="Concurrency", description="PUTs at once, at most."
     )
-    retention_days: Annotated[float, Field(ge=0)] = Field(
+    retention_days: Annotated[float, Field(ge=0, le=36_500)] = Field(
         30,
         title="Retention",
         description="Faces are deleted so many days after they arrived; 0 keeps them for ever.",
@@ -309,7 +309,7 @@ class Store(Section):
     quarantine_bytes: Bytes = Field(
         100_000_000, title="Quarantine budget", description="Bytes of unreadable messages kept, at most."
     )
-    quarantine_days: Annotated[float, Field(gt=0)] = Field(
+    quarantine_days: Annotated[float, Field(gt=0, le=36_500)] = Field(
         7, title="Quarantine life", description="Days for which they are kept."
     )
 

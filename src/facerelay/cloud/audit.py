@@ -16,7 +16,8 @@ from facerelay.cloud.tombstones import Tombstones
 from facerelay.face import FaceError, Limits
 
 _AT_ONCE: Final = 32
-_MAX_BYTES: Final = 60_000_000
+_BYTES_AT_ONCE: Final = 64_000_000
+_ANY: Final = Limits(bytes=60_000_000, pixels=500_000_000)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,37 +61,49 @@ class Audit:
         return not (self.lost or self.unequal or self.twice or self.misplaced)
 
 
-async def audit(bucket: Bucket, wanted: Iterable[Wanted], *, site: str | None = None) -> Audit:
+async def audit(
+    bucket: Bucket, wanted: Iterable[Wanted], *, site: str | None = None, limits: Limits = _ANY
+) -> Audit:
     """Read all faces of a bucket, or of one site, and compare them with what was wanted.
 
     Memory grows with the number of ids, not with the pictures. Take `wanted` before the call: what is
     stored meanwhile is unknown then, not lost. Faces past their retention must not be among them.
 
+    Args:
+        bucket: where.
+        wanted: what must be there.
+        site: its name; all sites without it.
+        limits: what a picture may be; anything larger is unreadable, and is not read.
+
     Raises:
         BucketError: the bucket cannot be read, so nothing can be said.
     """
-    work = _Work({one.id: one for one in wanted})
-    async for batch in _batches(bucket, site):
+    work = _Work({one.id: one for one in wanted}, limits)
+    async for batch in _batches(bucket, site, limits.bytes):
         await asyncio.gather(*(work.check(bucket, key) for key in batch))
     return await work.result(bucket)
 
 
-async def _batches(bucket: Bucket, site: str | None) -> AsyncIterator[list[str]]:
+async def _batches(bucket: Bucket, site: str | None, longest: int) -> AsyncIterator[list[str]]:
+    """Yield the keys of faces in lots that are read at once: bounded in number and in bytes."""
     batch: list[str] = []
+    size = 0
     prefix = f"{keys.ROOT}/site={site}" if site else keys.ROOT
     async for entry in bucket.list(prefix):
-        batch.append(entry.key)
-        if len(batch) == _AT_ONCE:
+        if len(batch) == _AT_ONCE or (batch and size + min(entry.size, longest) > _BYTES_AT_ONCE):
             yield batch
-            batch = []
+            batch, size = [], 0
+        batch.append(entry.key)
+        size += min(entry.size, longest)
     yield batch
 
 
 class _Work:
     """The state of one audit."""
 
-    def __init__(self, wanted: dict[str, Wanted]) -> None:
+    def __init__(self, wanted: dict[str, Wanted], limits: Limits) -> None:
         self._wanted = wanted
+        self._limits = limits
         self._seen: set[str] = set()
         self._sound: set[str] = set()
         self._twice: set[str] = set()
@@ -101,17 +114,17 @@ class _Work:
     async def check(self, bucket: Bucket, key: str) -> None:
         """Read one object's bytes and compare."""
         try:
-            data = await bucket.get(key, max_bytes=_MAX_BYTES)
+            data = await bucket.get(key, max_bytes=self._limits.bytes)
         except MissingError:
             return  # deleted since it was listed
         except BucketError as error:
-            if error.fault != "too-large":
+            if error.passing:
                 raise
             self._unreadable += 1
             return
         self._checked += 1
         try:
-            sealed = faces.unseal(data, Limits(bytes=_MAX_BYTES, pixels=500_000_000))
+            sealed = faces.unseal(data, self._limits)
         except FaceError:
             self._unreadable += 1
             return

@@ -8,47 +8,62 @@ from typing import Final
 
 from facerelay.cloud.contract import Bucket, BucketError
 from facerelay.face import SLUG
-from facerelay.topics import Ledger, WireError
+from facerelay.seldom import Seldom
+from facerelay.topics import Ledger, WireError, shown
 
 log = logging.getLogger(__name__)
 
+ROOT: Final = "ledger"
 _MOST: Final = 10_000
+_MOST_BYTES: Final = 16_000_000
 
 
 class Books:
-    """Ledgers that came, of which the last of each outbox is written at the next `flush`."""
+    """Ledgers that came, of which the last of each outbox is written at the next `flush`.
 
-    def __init__(self, bucket: Bucket) -> None:
+    They are kept as they came: a ledger that is read and written anew can be many times as long.
+    """
+
+    def __init__(self, bucket: Bucket, *, max_bytes: int = _MOST_BYTES) -> None:
         self._bucket = bucket
-        self._changed: dict[str, bytes] = {}
+        self._max_bytes = max_bytes
+        self._waiting: dict[str, bytes] = {}
+        self._bytes = 0
+        self._seldom = Seldom(log)
 
     def take(self, topic: str, payload: bytes) -> bool:
         """Take a ledger; returns False where it cannot be read, or speaks for somebody else."""
         try:
             books = Ledger.from_bytes(payload)
-        except WireError as error:
-            log.warning("%s: not a ledger: %s", topic, error)
-            return False
+        except WireError:
+            return self._refuse("not a ledger that can be read", topic, payload)
         parts = topic.split("/")
         site, outbox = parts[1:] if len(parts) == 3 else ("", "")  # noqa: PLR2004 - ledger/<site>/<outbox>
         ours = re.fullmatch(SLUG, site) and all(name.startswith(f"{site}/") for name in books.cameras)
         if not ours or outbox != books.outbox:
-            log.warning("%s: the ledger is of another site or outbox: not kept", topic)
-            return False
-        key = f"ledger/site={site}/{outbox}.json"
-        if len(self._changed) >= _MOST and key not in self._changed:
-            log.warning("%s: too many ledgers at once: not kept", topic)
-            return False
-        self._changed[key] = books.to_bytes()
+            return self._refuse("the ledger is of another site or outbox", topic, payload)
+        key = f"{ROOT}/site={site}/{outbox}.json"
+        grown = self._bytes + len(payload) - len(self._waiting.get(key, b""))
+        if grown > self._max_bytes or (len(self._waiting) >= _MOST and key not in self._waiting):
+            return self._refuse("too many ledgers at once", topic, payload)
+        self._waiting[key] = payload
+        self._bytes = grown
         return True
 
     async def flush(self) -> None:
         """Write what has changed; what the bucket does not take now is tried at the next flush."""
-        changed, self._changed = self._changed, {}
-        for key, data in changed.items():
+        for key, data in list(self._waiting.items()):
             try:
                 await self._bucket.put(key, data)
             except BucketError as error:
-                log.warning("a ledger is not written: %s", error)
+                self._seldom.say(logging.WARNING, "write", "a ledger is not written: %s", error)
                 if error.passing:
-                    self._changed.setdefault(key, data)
+                    continue
+            if self._waiting.get(key) is data:  # and no newer one came meanwhile
+                del self._waiting[key]
+                self._bytes -= len(data)
+
+    def _refuse(self, why: str, topic: str, payload: bytes) -> bool:
+        form = "%s: %d bytes: %s: not kept"
+        self._seldom.say(logging.WARNING, why, form, shown(topic), len(payload), why)
+        return False

@@ -11,10 +11,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Literal
 
+from facerelay.topics import shown
+
 LONGEST_PUT_S: Final = 35.0
 """No request to a bucket runs longer, its own retries included."""
 
-_SEGMENT: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=-]{0,199}")
+_SEGMENT: Final = r"[A-Za-z0-9][A-Za-z0-9._=-]{0,199}"
+_KEY: Final = re.compile(rf"{_SEGMENT}(?:/{_SEGMENT})*")
 _MAX_KEY: Final = 800
 
 Fault = Literal["unreachable", "denied", "no-bucket", "missing", "too-large", "refused", "setting"]
@@ -148,9 +151,14 @@ def check_key(key: str) -> str:
     Raises:
         BucketError: it is not such a key.
     """
-    if len(key) > _MAX_KEY or not all(_SEGMENT.fullmatch(part) for part in key.split("/")):
-        raise BucketError(key[:80], "not a key that facerelay writes", "refused")
+    if not is_key(key):
+        raise BucketError(shown(key[:80]), "not a key that facerelay writes", "refused")
     return key
+
+
+def is_key(key: str) -> bool:
+    """Whether a key is one that can be ours: other names in a bucket are somebody else's, and left alone."""
+    return len(key) <= _MAX_KEY and _KEY.fullmatch(key) is not None
 
 
 def check_prefix(prefix: str) -> str:

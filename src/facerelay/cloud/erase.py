@@ -7,8 +7,8 @@ import hashlib
 import json
 import logging
 from collections.abc import AsyncIterator, Iterable
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Final
 
 from pydantic import ValidationError
@@ -24,6 +24,15 @@ _AT_ONCE: Final = 32
 
 class EraseError(ValueError):
     """This cannot be asked; the message says what can."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """An object to delete, and whether its face lies beyond the end of the rule's tombstone."""
+
+    key: str
+    id: str
+    ahead: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +74,8 @@ async def erase(
 ) -> Erased:
     """Erase the faces that agree with all that is given.
 
-    Without ids the rule ends now at the latest: what a camera takes tomorrow is stored again.
+    Without ids the rule ends now at the latest: what a camera takes tomorrow is stored again. What had
+    arrived by now goes all the same where its clock ran ahead, and stays away by its id.
 
     Args:
         bucket: where.
@@ -84,9 +94,10 @@ async def erase(
     tombstone = asked if asked.ids else asked.model_copy(update={"end": min(end or asked.made, asked.made)})
     key = await bury(bucket, tombstone)
     log.info("%s is written; deleting", key)
-    first = await _sweep(bucket, tombstone, asked)
+    work = _Erasure(bucket, tombstone, asked)
+    first = await work.sweep()
     await asyncio.sleep(longest_put + AGE_S if longest_put else 0)
-    second = await _sweep(bucket, tombstone, asked)
+    second = await work.sweep()
     deleted = tuple(sorted({*first, *second}))
     swept = len(set(second) - set(first))
     criteria = tombstone.model_dump(mode="json", exclude_none=True, exclude={"v", "made"})
@@ -94,6 +105,8 @@ async def erase(
         "asked": criteria, "tombstone": key, "deleted": len(deleted), "second_sweep": swept,
         "sha256": hashlib.sha256("\n".join(deleted).encode()).hexdigest(), "time": now().isoformat(),
     }  # fmt: skip
+    if work.more:
+        proof["more_tombstones"] = work.more
     return Erased(key, deleted, swept, json.dumps(proof))
 
 
@@ -111,32 +124,63 @@ def _tombstone(
         raise EraseError(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}") from error
 
 
-async def _sweep(bucket: Bucket, tombstone: Tombstone, asked: Tombstone) -> list[str]:
-    found = [key async for key in _covered(bucket, tombstone, asked)]
-    for at in range(0, len(found), _AT_ONCE):
-        await asyncio.gather(*(bucket.delete(key) for key in found[at : at + _AT_ONCE]))
-    return found
+class _Erasure:
+    """One erasure: what its tombstone covers, and what clocks that run ahead have put beyond its end.
 
+    Without an end a rule ends now, for what is taken later is not meant. A face that had arrived before
+    is meant, whatever its clock said: its id gets a tombstone too, or it could be sent and stored again.
 
-async def _covered(bucket: Bucket, tombstone: Tombstone, asked: Tombstone) -> AsyncIterator[str]:
-    """Yield the keys of what the tombstone covers, by the partitions that it can lie in.
-
-    What had arrived before counts as well where no end was asked for: its camera's clock may run ahead.
+    Attributes:
+        more: the keys of these further tombstones.
     """
-    ids = frozenset(tombstone.ids)
-    first = f"{tombstone.start.astimezone(UTC):%Y-%m-%d}" if tombstone.start else ""
-    last = f"{asked.end.astimezone(UTC):%Y-%m-%d}" if asked.end else "9999-99-99"
-    async for date in keys.dates(
-        bucket, site=tombstone.site, camera=tombstone.camera, wanted=lambda d: first <= d <= last
-    ):
-        async for entry in bucket.list(date):
-            facts = keys.parse(entry.key)
-            if facts is None or (ids and facts.id not in ids):
-                continue
-            where = (facts.site, facts.camera, facts.time)
-            if tombstone.rules(*where) or (entry.modified <= asked.made and asked.rules(*where)):
-                yield entry.key
-    async for note in quarantine.notes(bucket):
-        if (owner := note.face) and tombstone.covers(owner.id, owner.site, owner.camera, owner.time):
-            yield note.key
-            yield note.key.removesuffix(".json") + ".bin"
+
+    def __init__(self, bucket: Bucket, tombstone: Tombstone, asked: Tombstone) -> None:
+        self.more: list[str] = []
+        self._bucket = bucket
+        self._tombstone = tombstone
+        self._asked = asked
+        self._ids = frozenset(tombstone.ids)
+        self._ahead: set[str] = set()
+
+    async def sweep(self) -> list[str]:
+        """Delete all that is covered; return the keys."""
+        found = [one async for one in self._covered()]
+        await self._bury_ahead([one.id for one in found if one.ahead])
+        names = [one.key for one in found]
+        for at in range(0, len(names), _AT_ONCE):
+            await asyncio.gather(*(self._bucket.delete(key) for key in names[at : at + _AT_ONCE]))
+        return names
+
+    async def _bury_ahead(self, ids: list[str]) -> None:
+        fresh = sorted(set(ids) - self._ahead)
+        for at in range(0, len(fresh), MAX_IDS):
+            batch = tuple(fresh[at : at + MAX_IDS])
+            self.more.append(await bury(self._bucket, Tombstone(made=now(), ids=batch)))
+        self._ahead.update(fresh)
+
+    async def _covered(self) -> AsyncIterator[_Found]:
+        """Yield what is covered, by the partitions that it can lie in, and in quarantine."""
+        asked = self._asked
+        first = keys.day(asked.start) if asked.start else ""
+        last = keys.day(asked.end) if asked.end else "9999-99-99"
+        async for date in keys.dates(
+            self._bucket, site=asked.site, camera=asked.camera, wanted=lambda d: first <= d <= last
+        ):
+            async for entry in self._bucket.list(date):
+                facts = keys.parse(entry.key)
+                if facts is not None and (one := self._judge(facts, entry.modified, entry.key)):
+                    yield one
+        async for note in quarantine.notes(self._bucket):
+            if note.face and (one := self._judge(note.face, note.arrived, note.key)):
+                yield one
+                yield replace(one, key=f"{note.key.removesuffix('.json')}.bin")
+
+    def _judge(self, face: keys.Facts | quarantine.Owner, arrived: datetime, key: str) -> _Found | None:
+        """Return an object of this face if it is to go."""
+        if self._ids and face.id not in self._ids:
+            return None
+        where = (face.site, face.camera, face.time)
+        if self._tombstone.rules(*where):
+            return _Found(key, face.id, ahead=False)
+        meant = arrived <= self._asked.made and self._asked.rules(*where)
+        return _Found(key, face.id, ahead=True) if meant or face.id in self._ahead else None

@@ -29,25 +29,27 @@ from facerelay.cloud.contract import (
     check_key,
     check_prefix,
 )
+from facerelay.cloud.tree import Tree
 
 _PARTIAL: Final = ".partial"
 _STALE_S: Final = 3600
 _GROUP: Final = 64
 _THREADS: Final = 2
-_REMEMBERED: Final = 10_000
 _NO_LINKS: Final = {errno.EOPNOTSUPP, errno.EPERM, errno.ENOSYS, errno.EXDEV, errno.EMLINK}
-_DEFINITE: Final = {errno.EINVAL, errno.ENAMETOOLONG, errno.EILSEQ, errno.EISDIR, errno.ENOTDIR}
+_IN_THE_WAY: Final = {errno.ELOOP, errno.ENOTDIR}
+_DEFINITE: Final = {errno.EINVAL, errno.ENAMETOOLONG, errno.EILSEQ, errno.EISDIR, *_IN_THE_WAY}
 
 
 @dataclass(slots=True)
 class _Write:
     """One file to write, and who waits for it."""
 
-    path: Path
+    folder: str
+    name: str
     data: bytes
     over: bool
     done: asyncio.Future[bool]
-    partial: Path
+    partial: str
     outcome: bool | OSError = False
 
 
@@ -56,9 +58,8 @@ class FolderBucket(Bucket):
 
     def __init__(self, root: Path, *, url: str) -> None:
         self.url = url
-        self._root = root.absolute()
+        self._tree = Tree(root)
         self._ready = False
-        self._durable: set[Path] = set()
         self._waiting: list[_Write] = []
         self._busy = 0
         self._groups: set[asyncio.Task[None]] = set()
@@ -80,17 +81,17 @@ class FolderBucket(Bucket):
 
     async def get(self, key: str, *, max_bytes: int) -> bytes:
         """Read a file."""
-        path = self._path(key)
+        check_key(key)
         try:
-            return await asyncio.to_thread(files.read, path, key, max_bytes)
+            return await asyncio.to_thread(self._tree.read, key, max_bytes)
         except OSError as error:
             raise self._explain(key, error) from error
 
     async def delete(self, key: str) -> None:
         """Delete a file, and the folders that it leaves empty."""
-        path = self._path(key)
+        check_key(key)
         try:
-            await asyncio.to_thread(files.delete, path, self._root)
+            await asyncio.to_thread(self._tree.delete, key)
         except OSError as error:
             raise self._explain(key, error) from error
 
@@ -109,17 +110,15 @@ class FolderBucket(Bucket):
         """Return one level below a prefix."""
         bare = check_prefix(prefix)
         try:
-            return await asyncio.to_thread(files.children, self._root / bare, bare)
+            return await asyncio.to_thread(self._tree.children, bare)
         except OSError as error:
             raise self._explain(bare, error) from error
 
-    def _path(self, key: str) -> Path:
-        return self._root / check_key(key)
-
     async def _write(self, key: str, data: bytes, *, over: bool) -> bool:
         done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        partial = self._root / _PARTIAL / f"{os.getpid()}-{secrets.token_hex(8)}"
-        self._waiting.append(_Write(self._path(key), data, over, done, partial))
+        folder, _, name = check_key(key).rpartition("/")
+        partial = f"{os.getpid()}-{secrets.token_hex(8)}"
+        self._waiting.append(_Write(folder, name, data, over, done, partial))
         if self._busy < _THREADS:
             self._busy += 1
             group = asyncio.create_task(self._drain())
@@ -151,72 +150,58 @@ class FolderBucket(Bucket):
     def _write_group(self, group: Sequence[_Write]) -> None:
         """Write, synchronise, name: in this order for the whole group, so that journal commits are shared."""
         self._make_ready()
-        opened: list[tuple[_Write, int]] = []
-        for write in group:
-            try:
-                fd = os.open(write.partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
-                opened.append((write, fd))
-                files.write_all(fd, write.data)
-                files.start_writing(fd)
-            except OSError as error:
-                write.outcome = error
-        for write, fd in opened:
-            _synchronise(write, fd)
-        for write in group:
-            if not isinstance(write.outcome, OSError):
-                self._name(write)
-            write.partial.unlink(missing_ok=True)
-        named = [write for write in group if not isinstance(write.outcome, OSError)]
-        for folder in {write.path.parent for write in named}:
-            try:
-                files.sync_folder(folder)
-            except OSError as error:
-                for write in named:
-                    write.outcome = error if write.path.parent == folder else write.outcome
+        folders: dict[str, int] = {}
+        try:
+            with self._tree.folder(_PARTIAL) as partial:
+                _write_partial(group, partial)
+                for write in group:
+                    if not isinstance(write.outcome, OSError):
+                        self._name(write, partial, folders)
+                    with suppress(OSError):
+                        os.unlink(write.partial, dir_fd=partial)
+            _make_durable(group, folders)
+        finally:
+            for fd in folders.values():
+                os.close(fd)
 
-    def _name(self, write: _Write) -> None:
-        for last in (False, True):
+    def _name(self, write: _Write, partial: int, folders: dict[str, int]) -> None:
+        """Give a file its final name; `folders` are those that the group has entered."""
+        for _ in range(2):
             try:
-                self._make_folder(write.path.parent)
-                write.outcome = _give_name(write)
+                if write.folder not in folders:
+                    folders[write.folder] = self._tree.open(write.folder, make=True)
+                write.outcome = _give_name(write, partial, folders[write.folder])
             except FileNotFoundError as error:  # emptied and removed between the two steps: make it anew
-                self._durable.clear()
                 write.outcome = error
+                self._tree.forget()
+                if write.folder in folders:
+                    os.close(folders.pop(write.folder))
             except OSError as error:
                 write.outcome = error
                 return
-            if last or not isinstance(write.outcome, OSError):
+            else:
                 return
 
     def _make_ready(self) -> None:
         """Make the folder for partial files, and remove what a crash left there long ago."""
         if self._ready:
             return
-        partial = self._root / _PARTIAL
-        partial.mkdir(parents=True, exist_ok=True)
-        with os.scandir(partial) as found:
-            for item in found:
-                with suppress(FileNotFoundError):
-                    if item.stat(follow_symlinks=False).st_mtime < time.time() - _STALE_S:
-                        Path(item.path).unlink()
+        self._tree.forget()
+        self._tree.make_root()
+        partial = self._tree.open(_PARTIAL, make=True)
+        try:
+            files.remove_stale(partial, time.time() - _STALE_S)
+        finally:
+            os.close(partial)
         self._ready = True
-
-    def _make_folder(self, folder: Path) -> None:
-        """Make a folder whose own name survives a power cut; each is looked at once in a process."""
-        if folder in self._durable:
-            return
-        if folder != self._root:
-            self._make_folder(folder.parent)
-        folder.mkdir(exist_ok=True, parents=folder == self._root)
-        files.sync_folder(folder.parent)
-        if len(self._durable) >= _REMEMBERED:
-            self._durable.clear()
-        self._durable.add(folder)
 
     def _explain(self, key: str, error: OSError) -> BucketError:
         if isinstance(error, FileNotFoundError):
             return MissingError(key)
         fault: Fault = "refused" if error.errno in _DEFINITE else "unreachable"
+        if error.errno in _IN_THE_WAY:
+            hint = f"a link or a file is in the way below bucket.url ({self.url}), and not followed: move it"
+            return BucketError(key, f"{error.strerror}: {hint}", fault)
         hint = f"check the folder of bucket.url ({self.url}), its permissions and its free space"
         return BucketError(key, f"{error.strerror}: {hint}", fault)
 
@@ -228,6 +213,22 @@ def _answer(write: _Write) -> None:
         write.done.set_exception(write.outcome)
     else:
         write.done.set_result(write.outcome)
+
+
+def _write_partial(group: Sequence[_Write], partial: int) -> None:
+    """Write all files of a group into an open folder, then synchronise them."""
+    opened: list[tuple[_Write, int]] = []
+    for write in group:
+        try:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+            fd = os.open(write.partial, flags, 0o640, dir_fd=partial)
+            opened.append((write, fd))
+            files.write_all(fd, write.data)
+            files.start_writing(fd)
+        except OSError as error:
+            write.outcome = error
+    for write, fd in opened:
+        _synchronise(write, fd)
 
 
 def _synchronise(write: _Write, fd: int) -> None:
@@ -242,24 +243,38 @@ def _synchronise(write: _Write, fd: int) -> None:
         write.outcome = error
 
 
-def _give_name(write: _Write) -> bool:
+def _make_durable(group: Sequence[_Write], folders: dict[str, int]) -> None:
+    """Synchronise the folders in which a group's files got their names."""
+    for folder, fd in folders.items():
+        try:
+            files.sync_folder(fd)
+        except OSError as error:
+            for write in group:
+                if write.folder == folder and not isinstance(write.outcome, OSError):
+                    write.outcome = error
+
+
+def _give_name(write: _Write, partial: int, folder: int) -> bool:
     if write.over:
-        write.partial.replace(write.path)
+        os.replace(write.partial, write.name, src_dir_fd=partial, dst_dir_fd=folder)
         return True
     try:
-        os.link(write.partial, write.path)
+        os.link(write.partial, write.name, src_dir_fd=partial, dst_dir_fd=folder, follow_symlinks=False)
     except FileExistsError:
         return False
     except OSError as error:
         if error.errno not in _NO_LINKS:
             raise
-        return _rename_new(write)
+        return _rename_new(write, partial, folder)
     return True
 
 
-def _rename_new(write: _Write) -> bool:
+def _rename_new(write: _Write, partial: int, folder: int) -> bool:
     """Where hard links are refused (s3fs, FAT): look, rename, and look at what lies there afterwards."""
-    if write.path.exists():
+    with suppress(FileNotFoundError):
+        os.stat(write.name, dir_fd=folder, follow_symlinks=False)
         return False
-    write.partial.replace(write.path)
-    return write.path.read_bytes() == write.data
+    os.replace(write.partial, write.name, src_dir_fd=partial, dst_dir_fd=folder)
+    with suppress(BucketError):
+        return files.read(folder, write.name, write.name, len(write.data)) == write.data
+    return False

@@ -20,6 +20,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from facerelay.cloud import keys
 from facerelay.cloud.bucket import Bucket, BucketError, MissingError, content_type, open_bucket
@@ -29,6 +30,10 @@ from facerelay.config import Config
 log = logging.getLogger(__name__)
 
 _MAX_FACE: Final = 60_000_000
+_MAX_HEADER: Final = 16_384
+_IDLE_S: Final = 45.0
+"""Longer than any request to a bucket."""
+
 _HOSTS: Final = ["127.0.0.1", "localhost", "[::1]"]
 _PAGE_CSP: Final = (
     "default-src 'none'; img-src 'self'; script-src 'self'; style-src 'self'; connect-src 'self';"
@@ -79,7 +84,9 @@ async def serve_gallery(config: Config) -> None:
         log_config=None,
         access_log=False,
         server_header=False,
-        limit_concurrency=100,
+        http=_Connection,
+        h11_max_incomplete_event_size=_MAX_HEADER,
+        limit_concurrency=200,
         timeout_graceful_shutdown=1,
         lifespan="off",
     )
@@ -94,6 +101,32 @@ async def serve_gallery(config: Config) -> None:
         finally:
             server.should_exit = True
             await asyncio.wait([serving])
+
+
+class _Connection(H11Protocol):
+    """A connection that is closed when no new request has begun on it for a while.
+
+    A server without a limit for this waits for ever on requests that were sent by half, until there are
+    as many as it takes, and then answers nobody.
+    """
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin to look."""
+        super().connection_made(transport)
+        self._ends_after: object = None
+        self._timer = self.loop.call_later(_IDLE_S, self._look)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop to look."""
+        self._timer.cancel()
+        super().connection_lost(exc)
+
+    def _look(self) -> None:
+        if self.cycle is self._ends_after:  # the same request as at the last look, or still none
+            self.transport.abort()
+            return
+        self._ends_after = self.cycle
+        self._timer = self.loop.call_later(_IDLE_S, self._look)
 
 
 class _Server(uvicorn.Server):

@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import logging
 import random
-import time
+import sys
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC
@@ -19,7 +19,8 @@ from facerelay.cloud.keys import slug_of
 from facerelay.cloud.quarantine import Quarantine
 from facerelay.cloud.tombstones import Tombstones
 from facerelay.face import Face, FaceError, Limits, Sealed
-from facerelay.topics import FaceTopic, Receipt
+from facerelay.seldom import Seldom
+from facerelay.topics import FaceTopic, Receipt, shown
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +30,8 @@ _REFUSALS: Final = 5
 _OBJECTS: Final = ("faces/", "foreign/")
 _SAY_EVERY_S: Final = 10.0
 _JITTER: Final = random.Random()  # noqa: S311 - spreads retries, keeps no secret
+
+_BEYOND: Final = {"too-large", "too-many-pixels"}
 
 Placed = Literal["new", "same", "conflict"]
 
@@ -65,6 +68,14 @@ class Counters:
         return plain
 
 
+def _owner(payload: bytes) -> Face | None:
+    """Return whose face it is that is over our limits, so that its edge can be told."""
+    try:
+        return faces.unseal(payload, Limits(bytes=len(payload), pixels=sys.maxsize)).face
+    except FaceError as error:
+        return error.face
+
+
 class Keeper:
     """Decides what becomes of a message, and has the bucket do it."""
 
@@ -83,7 +94,8 @@ class Keeper:
         self._topic = topic
         self._quarantine = quarantine
         self._tombstones = tombstones
-        self._said = -float("inf")
+        self._bucket_fails = Seldom(log, every_s=_SAY_EVERY_S)
+        self._seldom = Seldom(log)
 
     async def keep(self, topic: str, payload: bytes) -> Answer | None:
         """Deal with one message; returns when it is durable, refused, or counted.
@@ -98,7 +110,8 @@ class Keeper:
             try:
                 return await self._keep(topic, payload)
             except BucketError as error:
-                self._say(error)
+                form = "the bucket fails, trying again: %s"
+                self._bucket_fails.say(logging.WARNING, "bucket", form, error)
                 refusals += not error.passing and error.key.startswith(_OBJECTS)
                 if refusals >= _REFUSALS and await self._works():
                     return self._give_up(topic, payload)
@@ -143,9 +156,12 @@ class Keeper:
         if error.reason == "not-ours":
             await self._foreign(topic, payload)
             return None
+        if error.reason in _BEYOND and (face := _owner(payload)):
+            return await self._refuse(topic, payload, face, error.reason)
         if error.reason == "too-large":
             self.counters.discarded["too-large"] += 1
-            log.warning("%s: %s: discarded", topic, error)
+            form = "%s: %d bytes, too large: discarded"
+            self._seldom.say(logging.WARNING, "too-large", form, shown(topic), len(payload))
             return None
         if error.face is not None:
             return await self._refuse(topic, payload, error.face, error.reason)
@@ -161,7 +177,8 @@ class Keeper:
             await self._set_aside(topic, payload, "conflict")
         elif placed == "new":
             self.counters.foreign += 1
-            log.info("%s: a foreign picture, kept as %s", topic, key)
+            form = "%s: a foreign picture, kept as %s"
+            self._seldom.say(logging.INFO, "foreign", form, shown(topic), key)
 
     async def _refuse(self, topic: str, payload: bytes, face: Face, reason: str) -> Answer:
         await self._set_aside(topic, payload, reason, face)
@@ -171,17 +188,14 @@ class Keeper:
     async def _set_aside(self, topic: str, payload: bytes, reason: str, face: Face | None = None) -> None:
         kept = await self._quarantine.put(topic, payload, reason, face)
         (self.counters.quarantined if kept else self.counters.discarded)[reason] += 1
-        log.warning(
-            "%s: %d bytes, %s: %s",
-            topic,
-            len(payload),
-            reason,
-            "in quarantine" if kept else "counted, not kept",
-        )
+        what = "in quarantine" if kept else "counted, not kept"
+        form = "%s: %d bytes, %s: %s"
+        self._seldom.say(logging.WARNING, f"{reason} {kept}", form, shown(topic), len(payload), reason, what)
 
     def _give_up(self, topic: str, payload: bytes) -> Answer | None:
         """The bucket works, and does not want these bytes."""
-        log.error("%s: %d bytes: the bucket refuses them for good", topic, len(payload))
+        form = "%s: %d bytes: the bucket refuses them for good"
+        self._seldom.say(logging.ERROR, "bucket", form, shown(topic), len(payload))
         try:
             sealed = faces.unseal(payload, self._limits)
         except FaceError as error:
@@ -222,11 +236,6 @@ class Keeper:
             self.counters.stored += 1
             self.counters.bytes += len(sealed.data)
         return _answer(sealed.face, sealed.sha256, "stored", duplicate=duplicate)
-
-    def _say(self, error: BucketError) -> None:
-        if time.monotonic() - self._said > _SAY_EVERY_S:
-            self._said = time.monotonic()
-            log.warning("the bucket fails, trying again: %s", error)
 
 
 def _answer(face: Face, sha256: str, outcome: str, *, duplicate: bool = False) -> Answer:

@@ -6,19 +6,26 @@ import hashlib
 import re
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from facerelay.cloud.contract import Bucket
+from facerelay.cloud.contract import Bucket, Children
 from facerelay.face import SLUG
 
 ROOT: Final = "faces"
 
 _KEY: Final = re.compile(
     rf"faces/site=(?P<site>{SLUG})/camera=(?P<camera>{SLUG})/date=(?P<date>\d{{4}}-\d\d-\d\d)/hour=\d\d/"
-    r"(?P<clock>\d{6}\.\d{6})-(?P<id>[0-9a-f-]{36})-[0-9a-f]{8}\.(?:jpg|png|webp)"
+    r"(?P<clock>\d{6}\.\d{6})-(?P<id>[0-9a-f-]{36})-[0-9a-f]{8}\.(?:jpg|png|webp)",
+    re.ASCII,
 )
-_DATE: Final = re.compile(r"\d{4}-\d\d-\d\d")
+LEVELS: Final = {
+    "site": re.compile(SLUG),
+    "camera": re.compile(SLUG),
+    "date": re.compile(r"\d{4}-\d\d-\d\d", re.ASCII),
+    "hour": re.compile(r"\d\d", re.ASCII),
+}
+"""The partitions of a face's key, from the outside in, and what their values look like."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,15 +71,31 @@ async def dates(
     """Yield the prefix of each date partition whose date, as YYYY-MM-DD, is wanted."""
     async for under in cameras(bucket, site=site, camera=camera):
         for date in await _values(bucket, under, "date"):
-            if _DATE.fullmatch(date) and wanted(date):
+            if wanted(date):
                 yield f"{under}/date={date}"
 
 
 async def _values(bucket: Bucket, prefix: str, name: str) -> list[str]:
-    """The values of one partition level below a prefix; anything else there is not ours."""
-    level = await bucket.children(prefix)
-    values = [folder.removeprefix(f"{name}=") for folder in level.folders if folder.startswith(f"{name}=")]
-    return [value for value in values if _DATE.fullmatch(value) or re.fullmatch(SLUG, value)]
+    return values(await bucket.children(prefix), name)
+
+
+def values(level: Children, name: str) -> list[str]:
+    """Return the values of a partition level such as `site`; anything else there is not ours."""
+    found = [folder.removeprefix(f"{name}=") for folder in level.folders if folder.startswith(f"{name}=")]
+    return [value for value in found if LEVELS[name].fullmatch(value)]
+
+
+def day(at: datetime) -> str:
+    """Return the date partition in which a time falls, as YYYY-MM-DD in UTC."""
+    try:
+        return at.astimezone(UTC).date().isoformat()
+    except OverflowError:  # the first day or the last that there is
+        return at.date().isoformat()
+
+
+def tomorrow() -> str:
+    """Return the latest date that a clock may say which is right."""
+    return day(datetime.now(UTC) + timedelta(days=1))
 
 
 def slug_of(topic: str) -> str:

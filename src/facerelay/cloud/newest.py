@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Final
 
 from facerelay.cloud import keys
-from facerelay.cloud.contract import Bucket
+from facerelay.cloud.contract import Bucket, Children
 
-_CAMERAS_EVERY_S: Final = 15.0
-_LOOK_BACK: Final = 200
-_MAX_CAMERAS: Final = 500
+_LEVELS_EVERY_S: Final = 5.0
+_LISTINGS: Final = 300
+_REST: Final = 3
+_WIDEST: Final = 500
+_PENDING: Final = 5_000
+_REMEMBERED: Final = 2_000
+_TOP: Final = "~"
+"""Later than any time, as text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,15 +31,26 @@ class Shown:
 
 
 class Newest:
-    """Looks for the newest faces when asked, at most once in `every_s` however many ask."""
+    """Looks for the newest faces when asked, one look at a time, however many ask.
 
-    def __init__(self, bucket: Bucket, *, most: int = 60, every_s: float = 0.9) -> None:
+    Args:
+        bucket: where.
+        most: faces to find.
+        every_s: looks are that far apart, and three times as far as the last one took.
+        listings: of a look, at most; with more cameras than that, not all of them are looked at.
+    """
+
+    def __init__(
+        self, bucket: Bucket, *, most: int = 60, every_s: float = 0.9, listings: int = _LISTINGS
+    ) -> None:
         self._bucket = bucket
         self._most = most
         self._every_s = every_s
-        self._looked_at = -float("inf")
-        self._cameras: list[str] = []
-        self._cameras_at = -float("inf")
+        self._listings = listings
+        self._next_at = -float("inf")
+        self._one = asyncio.Lock()
+        self._levels: dict[str, list[str]] = {}
+        self._levels_at = -float("inf")
         self._found: list[Shown] = []
 
     async def look(self) -> list[Shown]:
@@ -43,39 +59,59 @@ class Newest:
         Raises:
             BucketError: the bucket cannot be read.
         """
-        if time.monotonic() - self._looked_at >= self._every_s:
-            self._looked_at = time.monotonic()
-            self._found = await self._search()
+        async with self._one:
+            begin = time.monotonic()
+            if begin >= self._next_at:
+                try:
+                    self._found = await self._search()
+                finally:
+                    end = time.monotonic()
+                    self._next_at = max(begin + self._every_s, end + _REST * (end - begin))
         return self._found
 
     async def _search(self) -> list[Shown]:
-        """Take from each camera its newest, and of all these the newest."""
-        if time.monotonic() - self._cameras_at >= (_CAMERAS_EVERY_S if self._cameras else 0):
-            self._cameras = [under async for under in keys.cameras(self._bucket)][:_MAX_CAMERAS]
-            self._cameras_at = time.monotonic()
+        """Open the partition that ends the latest, again and again, until none can hold a newer face."""
+        if time.monotonic() - self._levels_at >= _LEVELS_EVERY_S or len(self._levels) > _REMEMBERED:
+            self._levels.clear()
+            self._levels_at = time.monotonic()
+        left = self._listings
         found: list[Shown] = []
-        for under in self._cameras:
-            found += [shown async for shown in self._of(under)]
-        return sorted(found, key=lambda shown: shown.time, reverse=True)[: self._most]
+        pending = [(_TOP, keys.ROOT)]
+        while pending and left:
+            end, prefix = pending.pop()
+            if len(found) >= self._most and found[-1].time >= end:
+                break
+            below = self._levels.get(prefix)
+            if below is None:
+                left -= 1
+                level = await self._bucket.children(prefix)
+                found += self._faces(level)
+                found = sorted(found, key=lambda one: one.time, reverse=True)[: self._most]
+                below = _partitions(prefix, level)
+                if below:  # an empty level is looked at again: the first face of all shows at once
+                    self._levels[prefix] = below
+            pending = sorted([*pending, *((_end(one), one) for one in below)])[-_PENDING:]
+        return found
 
-    async def _of(self, camera: str) -> AsyncIterator[Shown]:
-        """Yield a camera's newest faces, hour by hour backwards until there are enough."""
-        left = self._most
-        async for hour in self._hours(camera):
-            level = await self._bucket.children(hour)
-            for entry in reversed(level.entries[-self._most :]):
-                facts = keys.parse(entry.key)
-                if facts is not None:
-                    yield Shown(entry.key, facts.site, facts.camera, facts.time.isoformat())
-                    left -= 1
-            if left <= 0:
-                return
+    def _faces(self, level: Children) -> list[Shown]:
+        known = [(entry.key, keys.parse(entry.key)) for entry in level.entries[-self._most :]]
+        return [Shown(key, at.site, at.camera, at.time.isoformat()) for key, at in known if at]
 
-    async def _hours(self, camera: str) -> AsyncIterator[str]:
-        looked = 0
-        for date in reversed((await self._bucket.children(camera)).folders):
-            for hour in reversed((await self._bucket.children(f"{camera}/{date}")).folders):
-                yield f"{camera}/{date}/{hour}"
-                looked += 1
-                if looked >= _LOOK_BACK:
-                    return
+
+def _partitions(prefix: str, level: Children) -> list[str]:
+    """Return the partitions below a prefix; a date that no right clock can say is passed over."""
+    depth = prefix.count("/")
+    if depth == len(keys.LEVELS):
+        return []
+    name, latest = list(keys.LEVELS)[depth], keys.tomorrow()
+    found = [value for value in keys.values(level, name) if name != "date" or value <= latest]
+    return [f"{prefix}/{name}={value}" for value in found[-_WIDEST:]]
+
+
+def _end(prefix: str) -> str:
+    """Return a text that sorts after the time of any face below a prefix, before that of any later one."""
+    _, *parts = prefix.split("/")
+    found = dict(part.split("=", 1) for part in parts)
+    if "date" not in found:
+        return _TOP
+    return f"{found['date']}T{found.get('hour', '')}{_TOP}"

@@ -17,9 +17,10 @@ from obstore.exceptions import (
 )
 from obstore.store import ObjectStore
 
-from facerelay.cloud.contract import Bucket, BucketError, Children, Entry, Fault, MissingError
+from facerelay.cloud.contract import Bucket, BucketError, Children, Entry, Fault, MissingError, is_key
 from facerelay.cloud.contract import check_key as check
 from facerelay.cloud.contract import check_prefix as check_under
+from facerelay.topics import shown
 
 _STATUS: Final = re.compile(r"status code: (\d{3})")
 _CODE: Final = re.compile(r"<Code>([A-Za-z]{1,40})</Code>")
@@ -89,17 +90,24 @@ class ObjectBucket(Bucket):
             under = check_under(prefix) or None
             async for page in obstore.list(self._store, under, offset=after, chunk_size=_PAGE):
                 for meta in page:
-                    yield Entry(meta["path"], meta["size"], meta["last_modified"])
+                    if _ours(meta["path"], under):
+                        yield Entry(meta["path"], meta["size"], meta["last_modified"])
 
     async def children(self, prefix: str = "") -> Children:
         """Return one level below a prefix; none in a bucket that its first PUT is yet to make."""
         try:
             with _errors(prefix, self.url):
-                level = await obstore.list_with_delimiter_async(self._store, check_under(prefix) or None)
+                under = check_under(prefix) or None
+                level = await obstore.list_with_delimiter_async(self._store, under)
         except NoBucketError:
             return Children([], [])
-        folders = [path.rstrip("/").rpartition("/")[2] for path in level["common_prefixes"]]
-        entries = [Entry(meta["path"], meta["size"], meta["last_modified"]) for meta in level["objects"]]
+        paths = [path.rstrip("/") for path in level["common_prefixes"]]
+        folders = [path.rpartition("/")[2] for path in paths if _ours(path, under)]
+        entries = [
+            Entry(meta["path"], meta["size"], meta["last_modified"])
+            for meta in level["objects"]
+            if _ours(meta["path"], under)
+        ]
         return Children(sorted(folders), sorted(entries))
 
 
@@ -134,6 +142,11 @@ def _errors(key: str, url: str, *, missing: bool = False) -> Iterator[None]:
         ) from None
 
 
+def _ours(path: str, under: str | None) -> bool:
+    """Whether a listed name is a key below the prefix: not another's, and no marker of the folder itself."""
+    return is_key(path) and (under is None or path.startswith(f"{under}/"))
+
+
 def _said(error: Exception) -> str:
     """Return the server's own word if there is one, else the first line, without keys or documents."""
     text = str(error)
@@ -141,4 +154,4 @@ def _said(error: Exception) -> str:
         return f"the bucket says {code[1]}"
     if status := _STATUS.search(text):
         return f"the bucket answers with HTTP status {status[1]}"
-    return text.partition("\n")[0].rpartition(" - ")[2][:200]
+    return shown(text.partition("\n")[0].rpartition(" - ")[2])

@@ -11,9 +11,12 @@ from typing import Annotated, Final
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
-from facerelay.cloud.contract import Bucket, BucketError
+from facerelay.cloud.contract import Bucket, BucketError, MissingError
 from facerelay.cloud.keys import slug_of
+from facerelay.cloud.tombstones import Id
 from facerelay.face import Face
+from facerelay.seldom import Seldom
+from facerelay.topics import shown
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +28,7 @@ _MAX_NOTE: Final = 8192
 class Owner(BaseModel):
     """Which face it was, where that could be read all the same."""
 
-    id: str
+    id: Id
     site: str
     camera: str
     time: AwareDatetime
@@ -59,7 +62,8 @@ class Quarantine:
         self._max_bytes = max_bytes
         self._keep = keep
         self._used: int | None = None
-        self._recent: OrderedDict[str, None] = OrderedDict()
+        self._recent: OrderedDict[bytes, None] = OrderedDict()
+        self._seldom = Seldom(log)
 
     async def put(self, topic: str, payload: bytes, reason: str, face: Face | None = None) -> bool:
         """Keep a message; return False where it already is, or where the budget is spent.
@@ -68,7 +72,7 @@ class Quarantine:
             BucketError: the bucket failed, in a way that may pass.
         """
         sha256 = hashlib.sha256(payload).hexdigest()
-        mark = f"{sha256} {topic}"
+        mark = _mark(topic, sha256)
         if mark in self._recent:
             return False
         if self._used is None:
@@ -77,7 +81,8 @@ class Quarantine:
         text = note.model_dump_json(exclude_none=True).encode()
         size = len(payload) + len(text)
         if self._used + size > self._max_bytes:
-            log.warning("%s: not kept, the quarantine is full: raise store.quarantine_bytes", topic[:200])
+            form = "%s: not kept, the quarantine is full: raise store.quarantine_bytes"
+            self._seldom.say(logging.WARNING, "full", form, shown(topic))
             return False
         self._used += size
         self._recent[mark] = None
@@ -90,7 +95,7 @@ class Quarantine:
             self._recent.pop(mark, None)
             if error.passing:
                 raise
-            log.error("%s: not kept in quarantine: %s", topic[:200], error)  # noqa: TRY400 - the message says it
+            self._seldom.say(logging.ERROR, "bucket", "%s: not kept in quarantine: %s", shown(topic), error)
             return False
         return True
 
@@ -115,6 +120,11 @@ class Quarantine:
         return sum([entry.size async for entry in self._bucket.list(ROOT)])
 
 
+def _mark(topic: str, sha256: str) -> bytes:
+    """Return what is remembered of a message: of one length, however long its topic."""
+    return hashlib.sha256(f"{sha256} {topic}".encode("utf-8", "surrogatepass")).digest()
+
+
 def _note(topic: str, payload: bytes, reason: str, sha256: str, face: Face | None) -> Note:
     owner = Owner(id=face.id, site=face.site, camera=face.camera, time=face.time) if face else None
     return Note(
@@ -134,13 +144,22 @@ def _stem(note: Note) -> str:
 
 
 async def notes(bucket: Bucket) -> AsyncIterator[Note]:
-    """Yield the notes of all that lies in quarantine; one that cannot be read is passed over."""
+    """Yield the notes of all that lies in quarantine; one that is none is passed over.
+
+    Raises:
+        BucketError: the bucket cannot be read.
+    """
+    seldom = Seldom(log)
     async for entry in bucket.list(ROOT):
         if not entry.key.endswith(".json"):
             continue
         try:
             note = Note.model_validate_json(await bucket.get(entry.key, max_bytes=_MAX_NOTE))
+        except MissingError:
+            continue  # deleted since it was listed
         except (ValidationError, BucketError) as error:
-            log.warning("%s: %s", entry.key, type(error).__name__)
+            if isinstance(error, BucketError) and error.passing:
+                raise
+            seldom.say(logging.WARNING, "note", "%s is not a note of quarantine: passed over", entry.key)
         else:
             yield note.model_copy(update={"key": entry.key})

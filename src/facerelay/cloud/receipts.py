@@ -9,6 +9,7 @@ from typing import Final
 
 from facerelay import topics
 from facerelay.mqtt import NotConnectedError
+from facerelay.seldom import Seldom
 from facerelay.topics import Receipt
 
 log = logging.getLogger(__name__)
@@ -28,6 +29,7 @@ class Outgoing:
         self._waiting: dict[tuple[str, str], list[Receipt]] = {}
         self._count = 0
         self._some = asyncio.Event()
+        self._seldom = Seldom(log)
 
     def add(self, site: str, outbox: str, receipt: Receipt) -> None:
         """Take a receipt for the owner of an outbox."""
@@ -55,4 +57,5 @@ class Outgoing:
             try:
                 await self._publish(topics.receipts(site, outbox), batch.to_bytes())
             except NotConnectedError:
-                log.info("%d receipts for %s were not sent: no connection", len(batch.receipts), site)
+                form = "%d receipts for %s were not sent: no connection"
+                self._seldom.say(logging.INFO, "unsent", form, len(batch.receipts), site)

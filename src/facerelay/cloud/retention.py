@@ -1,4 +1,4 @@
-"""Retention: faces and foreign pictures go so long after they arrived, whatever their clocks said."""
+"""Retention: faces, foreign pictures and books go so long after they arrived, whatever clocks said."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from facerelay.cloud import keys
+from facerelay.cloud import books, keys
 from facerelay.cloud.contract import Bucket, Entry
 
 FOREIGN: Final = "foreign"
@@ -29,10 +29,11 @@ async def expire(bucket: Bucket, *, keep: timedelta) -> int:
 
 async def _candidates(bucket: Bucket, before: datetime) -> AsyncIterator[Entry]:
     """Yield what may be old enough: dates up to that day, and those of clocks that ran ahead."""
-    day = f"{before:%Y-%m-%d}"
-    tomorrow = f"{datetime.now(UTC) + timedelta(days=1):%Y-%m-%d}"
+    day = keys.day(before)
+    tomorrow = keys.tomorrow()
     async for date in keys.dates(bucket, wanted=lambda d: d <= day or d > tomorrow):
         async for entry in bucket.list(date):
             yield entry
-    async for entry in bucket.list(FOREIGN):
-        yield entry
+    for prefix in (FOREIGN, books.ROOT):
+        async for entry in bucket.list(prefix):
+            yield entry

@@ -32,6 +32,10 @@ _GOODBYE_S: Final = 5.0
 async def serve_store(config: Config, connect: Connect, *, ready: Callable[[], None] | None = None) -> None:
     """Serve until cancelled.
 
+    At `receipt` the broker is answered as a message comes, since its sender holds it until a receipt.
+    Pictures of foreign clients have no sender that would: one that is in hand when the store dies is lost.
+    At `broker` they too are answered only when they are durable.
+
     Args:
         config: this machine's settings.
         connect: makes the session with the cloud's broker.
@@ -151,7 +155,7 @@ class _Store:
         days = self._config.store.retention_days
         expired = await retention.expire(self._bucket, keep=timedelta(days=days)) if days else 0
         if swept or expired:
-            log.info("deleted by age: %d faces and pictures, %d objects in quarantine", expired, swept)
+            log.info("deleted by age: %d faces, pictures and books, %d objects in quarantine", expired, swept)
 
     async def _say(self) -> None:
         said = str(self._keeper.counters)

@@ -6,11 +6,19 @@ import asyncio
 import logging
 import time
 from datetime import UTC, datetime
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, Self
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
 
-from facerelay.cloud.contract import Bucket
+from facerelay.cloud.contract import Bucket, BucketError, MissingError
 from facerelay.face import Slug, new_id
 
 log = logging.getLogger(__name__)
@@ -40,6 +48,13 @@ class Tombstone(BaseModel):
     camera: Slug | None = None
     start: AwareDatetime | None = None
     end: AwareDatetime | None = None
+
+    @model_validator(mode="after")
+    def _covers_something(self) -> Self:
+        """Refuse one that says nothing: it would cover every face there is."""
+        if not (self.ids or self.site or self.camera or self.start or self.end):
+            raise ValueError("it names no ids, site, camera or time")
+        return self
 
     def covers(self, face_id: str, site: str, camera: str, taken: datetime) -> bool:
         """Whether a face was erased by this."""
@@ -91,12 +106,18 @@ class Tombstones:
         begin = time.monotonic()
         fresh = [e.key async for e in self._bucket.list(ROOT) if e.key not in self._known]
         for key in fresh:
-            data = await self._bucket.get(key, max_bytes=_MAX_BYTES)
-            self._known.add(key)
             try:
+                data = await self._bucket.get(key, max_bytes=_MAX_BYTES)
                 self._add(Tombstone.model_validate_json(data))
+            except MissingError:
+                continue  # removed since it was listed
+            except BucketError as error:
+                if error.passing:
+                    raise
+                log.error("%s is not a tombstone, and covers nothing: mend or remove it", error)  # noqa: TRY400 - no traceback needed
             except ValidationError as error:
                 log.error("%s is not a tombstone (%d faults): mend or remove it", key, error.error_count())  # noqa: TRY400 - no traceback needed
+            self._known.add(key)
         self._read_at = begin
 
     def _add(self, tombstone: Tombstone) -> None:

@@ -14,10 +14,10 @@ from rich.box import SIMPLE
 from rich.table import Table
 
 from facerelay.cloud.audit import Audit, Wanted, audit
-from facerelay.cloud.bucket import open_bucket
+from facerelay.cloud.bucket import BucketError, open_bucket
 from facerelay.config import Config
 from facerelay.edge import schema
-from facerelay.topics import MAX_MESSAGE_BYTES, Account, Ledger, WireError
+from facerelay.topics import Account, Ledger, WireError
 
 log = logging.getLogger(__name__)
 
@@ -52,8 +52,10 @@ async def reported(config: Config) -> Ledger:
     cameras: dict[str, Account] = {}
     async for entry in bucket.list("ledger"):
         try:
-            books = Ledger.from_bytes(await bucket.get(entry.key, max_bytes=MAX_MESSAGE_BYTES))
-        except WireError as error:
+            books = Ledger.from_bytes(await bucket.get(entry.key, max_bytes=Ledger.most_bytes))
+        except (WireError, BucketError) as error:
+            if isinstance(error, BucketError) and error.fault not in {"too-large", "missing"}:
+                raise
             log.warning("%s: %s: left out", entry.key, error)
             continue
         for name, account in books.cameras.items():

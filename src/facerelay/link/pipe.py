@@ -6,9 +6,9 @@ from collections.abc import Awaitable, Callable
 from itertools import count
 
 from facerelay.link.inbox import Message
-from facerelay.link.seldom import Seldom
 from facerelay.link.session import Session
 from facerelay.mqtt import NotConnectedError
+from facerelay.seldom import Seldom
 from facerelay.topics import shown
 
 _log = logging.getLogger(__name__)
@@ -62,7 +62,7 @@ class Pipe:
         self._fruitless = 0
         self._suspect = -1
         self._ended_alone = 0
-        self._log_topic, self._log_blamed = Seldom(), Seldom()
+        self._seldom = Seldom(_log)
         self.given_up = 0
 
     def __len__(self) -> int:
@@ -118,11 +118,9 @@ class Pipe:
     def _refuse(self, message: Message) -> None:
         message.ack()
         self.given_up += 1
-        if self._log_topic():
-            _log.error(
-                "given up: brokers do not take the topic %s; messages given up so far: %d",
-                shown(message.topic), self.given_up,
-            )  # fmt: skip
+        self._seldom.say(
+            logging.ERROR, "topic", "given up: brokers do not take the topic %s", shown(message.topic)
+        )
 
     def _blame(self, serial: int) -> None:
         self._fruitless = _FRUITLESS  # the next connection begins with care too
@@ -134,12 +132,8 @@ class Pipe:
         message = self._held.pop(serial)
         message.ack()
         self.given_up += 1
-        if self._log_blamed():
-            _log.error(
-                "given up: the broker ended %d connections at a message of %d bytes on %s; check its size"
-                " limit; messages given up so far: %d",
-                _ALONE, len(message.payload), shown(message.topic), self.given_up,
-            )  # fmt: skip
+        form = "given up: the broker ended %d connections at %d bytes on %s; check its size limit"
+        self._seldom.say(logging.ERROR, "blamed", form, _ALONE, len(message.payload), shown(message.topic))
 
 
 def _deliverable(topic: str) -> bool:

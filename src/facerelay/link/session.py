@@ -13,8 +13,8 @@ from facerelay.config import Broker
 from facerelay.link import wire
 from facerelay.link.connection import Connection, Memory
 from facerelay.link.inbox import Inbox, Message
-from facerelay.link.seldom import Seldom
 from facerelay.mqtt import NotConnectedError, Will
+from facerelay.seldom import Seldom
 from facerelay.topics import shown
 
 __all__ = ["Message", "NotConnectedError", "RefusedError", "Session", "Will"]
@@ -95,7 +95,7 @@ class Session:
         self._said = ""
         self._closing = False
         self._hurry = asyncio.Event()
-        self._log_oversize = Seldom()
+        self._seldom = Seldom(_log)
         self.oversize = 0
 
     async def __aenter__(self) -> Self:
@@ -171,6 +171,9 @@ class Session:
                 reason, delay = str(error), _LAST_DELAY_S
             except (OSError, NotConnectedError, ValueError) as error:
                 reason = str(error) or "it does not answer"
+            except Exception as error:  # noqa: BLE001 - a session that ended in silence would never come back
+                _log.exception("a fault of ours; the session goes on")
+                reason, delay = f"a fault of ours: {type(error).__name__}", _LAST_DELAY_S
             else:
                 # A connection that held deserves a quick return; one that broke at once does not.
                 delay = _FIRST_DELAY_S if loop.time() - began > delay else delay
@@ -278,11 +281,9 @@ class Session:
 
     def _discarded(self, topic: str, size: int) -> None:
         self.oversize += 1
-        if self._log_oversize():
-            _log.error(
-                "%s: a message of %d bytes on %s is over the limit of %d and was discarded, number %d",
-                self._broker.url, size, shown(topic), self._max_message, self.oversize,
-            )  # fmt: skip
+        form = "%s: a message of %d bytes on %s is over the limit of %d and was discarded"
+        facts = self._broker.url, size, shown(topic), self._max_message
+        self._seldom.say(logging.ERROR, "oversize", form, *facts)
         if self._on_oversize is not None:
             self._on_oversize(topic, size)
 
