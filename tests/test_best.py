@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import cast
 
@@ -9,11 +10,12 @@ import pytest
 
 from facerelay.edge import portrait
 from facerelay.edge.best import BestShot, EveryNth, Shot
-from facerelay.edge.camera import Frame
+from facerelay.edge.camera import CameraError, Frame
 from facerelay.edge.crop import Format, crop_box, cut, encode
 from facerelay.edge.detect import Detection, Image, Point
+from facerelay.edge.eyes import Counters, watch
 from facerelay.edge.quality import Gate, Geometry, measure
-from facerelay.edge.track import Update
+from facerelay.edge.track import Tracker, Update
 
 WIDTH, HEIGHT = 640, 480
 
@@ -197,3 +199,41 @@ def test_pictures_are_encoded(photograph: Image, form: Format, magic: bytes, *, 
 def test_an_impossible_picture_is_a_clear_error() -> None:
     with pytest.raises(ValueError, match="cannot encode"):
         encode(np.zeros((0, 5, 3), np.uint8))
+
+
+class OneFace:
+    """A detector that finds the same face in each frame."""
+
+    def detect(self, image: Image) -> list[Detection]:
+        assert image.size
+        return [face()]
+
+
+def test_a_face_does_not_wait_for_a_camera_that_has_fallen_silent(photograph: Image) -> None:
+    taken: list[float] = []
+
+    def frames() -> Iterator[Frame]:
+        for n in range(40):
+            taken.append(n / 10)
+            yield frame(photograph if n < 5 else np.empty((0, 0, 3), np.uint8), n / 10)
+
+    counters = Counters()
+    policy = BestShot(gate=Gate(), wait_s=2.0)
+    shots = watch(frames(), detector=OneFace(), tracker=Tracker(gap_s=1.5), policy=policy, counters=counters)
+    assert next(shots).pts < 0.5
+    assert taken[-1] == pytest.approx(2.0)
+    assert list(shots) == []
+    assert counters == Counters(frames=5, detections=5, shots=1)
+
+
+def test_a_face_is_not_lost_with_the_camera(photograph: Image) -> None:
+    def frames() -> Iterator[Frame]:
+        for n in range(5):
+            yield frame(photograph, n / 10)
+        raise CameraError("a.mp4", "its pictures are damaged")
+
+    policy = BestShot(gate=Gate())
+    shots = watch(frames(), detector=OneFace(), tracker=Tracker(), policy=policy, counters=Counters())
+    assert next(shots).pts < 0.5
+    with pytest.raises(CameraError, match="damaged"):
+        next(shots)

@@ -4,9 +4,11 @@ import contextlib
 import http.server
 import logging
 import platform
+import random
 import struct
 import threading
 import time
+import traceback
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -27,8 +29,9 @@ def picture(value: int, size: tuple[int, int] = (64, 48)) -> Image:
     return np.full((size[1], size[0], 3), value, np.uint8)
 
 
-def write_video(path: Path, frames: int = 10, rate: int = 10) -> Path:
+def write_video(path: Path, frames: int = 10, rate: int = 10, title: str = "a title") -> Path:
     with av.open(str(path), "w") as container:
+        container.metadata["title"] = title
         stream = container.add_stream("mpeg4", rate=rate)
         stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
         for number in range(frames):
@@ -145,6 +148,30 @@ def test_each_video_of_a_folder_is_a_camera(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    "names", [("clip-2.mp4", "my video.mp4"), ("clip-2.mp4", "my video.mp4", "your video.mp4")]
+)
+def test_no_video_of_a_folder_is_lost_to_another_of_its_name(tmp_path: Path, names: tuple[str, ...]) -> None:
+    for name in names:
+        (tmp_path / name).touch()
+    cameras = expand(str(tmp_path))
+    assert sorted(source for _, source in cameras) == sorted(str(tmp_path / name) for name in names)
+    assert len(dict(cameras)) == len(names)
+
+
+def test_a_link_in_a_folder_is_not_followed(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    cv2.imwrite(str(tmp_path / "private.jpg"), picture(20))
+    (folder / "a.jpg").symlink_to(tmp_path / "private.jpg")
+    (folder / "a.mp4").symlink_to(write_video(tmp_path / "private.mp4"))
+    with pytest.raises(CameraError, match="neither videos nor pictures"):
+        expand(str(folder))
+    cv2.imwrite(str(folder / "b.jpg"), picture(80))
+    assert [name for name, _ in expand(str(folder))] == ["folder"]
+    assert len(play(folder)) == 1
+
+
 def test_other_sources_are_one_camera() -> None:
     assert expand("scene") == [("scene", "scene")]
     assert expand("0") == [("webcam-0", "0")]
@@ -187,6 +214,48 @@ def test_a_damaged_video_gives_what_can_be_read(tmp_path: Path) -> None:
     assert len(play(path)) > 5
 
 
+def test_a_title_that_is_no_utf8_does_not_matter(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.mkv", title="here it is")
+    data = path.read_bytes()
+    assert b"here it is" in data
+    path.write_bytes(data.replace(b"here it is", b"here \xff\xfe is"))
+    assert len(play(path)) == 10
+
+
+def test_a_codec_nobody_knows_is_a_clear_error(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.mkv")
+    data = path.read_bytes()
+    assert b"V_MPEG4/ISO/ASP" in data
+    path.write_bytes(data.replace(b"V_MPEG4/ISO/ASP", b"V_MPEG4/ISO/XXX"))
+    with pytest.raises(CameraError, match="codec"):
+        play(path)
+
+
+@pytest.mark.parametrize("ending", ["mkv", "mp4", "avi", "ts", "gif", "jpg", "png", "webp"])
+def test_damage_of_any_kind_is_a_camera_error_at_most(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / f"a.{ending}"
+    if ending in {"gif", "jpg", "png", "webp"}:
+        cv2.imwrite(str(path), picture(90))
+    else:
+        write_video(path)
+    whole, chance = path.read_bytes(), random.Random(1)  # noqa: S311 - the same damage each time
+    for _ in range(120):
+        data = bytearray(whole)
+        for _ in range(chance.choice([1, 5, 50])):
+            data[chance.randrange(chance.choice([len(data), min(len(data), 600)]))] = chance.randrange(256)
+        path.write_bytes(data[: chance.choice([len(data), chance.randrange(len(data))])])
+        with contextlib.suppress(CameraError):
+            for each in video.read_file(path):
+                each.image()
+
+
+def test_no_time_stamp_makes_the_clock_leap() -> None:
+    clock, rate = video._Clock(), 1e-6
+    times = [clock.at(raw, rate) for raw in (5.0, 4.0, None, 1e300, -1e300, float("nan"))]
+    assert times == sorted(times)
+    assert times[-1] <= 50.0
+
+
 def test_missing_things_are_named(tmp_path: Path) -> None:
     with pytest.raises(CameraError, match="no such file"):
         play(tmp_path / "none.mp4")
@@ -207,6 +276,37 @@ def test_no_password_in_a_name_or_an_error() -> None:
     error = CameraError(url, "is off")
     assert str(error) == "camera rtsp://10.0.0.1:554/ch1: is off"
     assert redact("clips/a.mp4") == "clips/a.mp4"
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("rtsp://admin:pa/ss@cam/1", "rtsp://…"),
+        ("rtsp://admin:pa#ss@cam/1", "rtsp://…"),
+        ("rtsp://admin:pa?ss@cam/1", "rtsp://…"),
+        ("rtsp://cam:554/user=admin&password=hunter2&channel=1", "rtsp://cam:554/user=admin&password=…&channel=1"),
+        ("rtsp://cam/user=admin_Pass=hunter2/1", "rtsp://cam/user=admin_Pass=…"),
+        ("http://cam/x;pwd=hunter2?u=a", "http://cam/x;pwd=…"),
+        ("admin:hunter2@rtsp://cam/1", "…://cam/1"),
+    ],
+)  # fmt: skip
+def test_a_password_in_an_odd_place_is_not_shown(url: str, shown: str) -> None:
+    assert redact(url) == shown
+
+
+@pytest.mark.parametrize(
+    "user", ["admin:hunter2\u2105", "admin:hun[ter2", "admin:x]hunter2", "admin:hunter2/x"]
+)
+def test_an_url_that_cannot_be_read_is_an_error_without_its_password(user: str) -> None:
+    url = f"rtsp://{user}@cam/1"
+    for take in (expand, play):
+        with pytest.raises(CameraError, match="cannot be read") as caught:
+            take(url)
+        assert "hun" not in "".join(traceback.format_exception(caught.value))
+
+
+def test_no_part_of_a_password_becomes_the_name_of_a_camera() -> None:
+    assert expand("rtsp://hunter2/x@cam/1")[0][0] == "camera"
 
 
 def test_a_live_stream_gives_its_newest_frame() -> None:
@@ -260,6 +360,103 @@ def test_a_server_that_says_nothing_cannot_hold_the_camera(
         assert time.monotonic() - begin < 6
         release.set()
     assert "nothing came for 0.3 s; trying again" in caplog.text
+
+
+def test_a_live_camera_survives_whatever_its_reader_meets(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(live, "FIRST_PAUSE_S", 0.05)
+    path, stop = write_video(tmp_path / "a.mp4"), threading.Event()
+    tries: list[int] = []
+
+    def open_() -> video.Container:
+        tries.append(1)
+        if len(tries) == 1:
+            raise UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte")
+        return av.open(str(path))
+
+    timer = threading.Timer(20, stop.set)
+    timer.start()
+    with live.Live("rtsp://cam", open_, stop) as pictures:
+        next(iter(pictures))
+    timer.cancel()
+    assert "UnicodeDecodeError; trying again" in caplog.text
+
+
+def test_a_live_camera_that_falls_silent_gives_blank_frames(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live, "SILENT_S", 0.1)
+    release, stop = threading.Event(), threading.Event()
+
+    def handle(request: http.server.BaseHTTPRequestHandler) -> None:
+        mjpeg(30)(request)
+        release.wait(30)
+
+    timer = threading.Timer(20, stop.set)
+    timer.start()
+    frames: list[Frame] = []
+    with serve(handle) as url:
+        for frame in open_camera(url, pace=True, stop=stop):
+            frames.append(frame)
+            if sum(each.blank for each in frames) == 3:
+                stop.set()
+        release.set()
+    timer.cancel()
+    assert not frames[0].blank
+    assert [each.blank for each in frames[-3:]] == [True] * 3
+    assert [each.pts for each in frames] == sorted(each.pts for each in frames)
+
+
+def test_a_picture_that_cannot_be_converted_does_not_end_a_live_camera(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    convert, tries = video.to_bgr, iter(range(1000))
+
+    def sometimes(frame: av.VideoFrame) -> Image:
+        if next(tries) < 3:
+            raise ValueError("Conversion to numpy array with format `none` is not supported")
+        return convert(frame)
+
+    monkeypatch.setattr(video, "to_bgr", sometimes)
+    stop = threading.Event()
+    timer = threading.Timer(20, stop.set)
+    timer.start()
+    with serve(mjpeg(1000)) as url:
+        for frame in open_camera(url, pace=True, stop=stop):
+            if not frame.blank:
+                stop.set()
+    timer.cancel()
+    assert next(tries) > 3
+    assert caplog.text.count("left out") == 1
+
+
+@pytest.mark.parametrize("kind", ["hls", "ffconcat", "redirect"])
+def test_a_camera_cannot_have_an_inner_service_asked(kind: str) -> None:
+    asked: list[str] = []
+
+    def inner(request: http.server.BaseHTTPRequestHandler) -> None:
+        asked.append(request.path)
+        request.send_error(404)
+
+    def camera(request: http.server.BaseHTTPRequestHandler) -> None:
+        body = {
+            "hls": f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{other}\n#EXT-X-ENDLIST\n",
+            "ffconcat": f"ffconcat version 1.0\nfile {other}\n",
+            "redirect": "",
+        }[kind].encode()
+        request.send_response(302 if kind == "redirect" else 200)
+        if kind == "redirect":
+            request.send_header("Location", other)
+        request.send_header(
+            "Content-Type", "application/vnd.apple.mpegurl" if kind == "hls" else "text/plain"
+        )
+        request.send_header("Content-Length", str(len(body)))
+        request.end_headers()
+        request.wfile.write(body)
+
+    with serve(inner) as other, serve(camera) as url:
+        with pytest.raises(CameraError, match="not followed"):
+            video.live_opener(url)()
+        assert asked == []
 
 
 def test_a_playlist_from_the_network_cannot_open_a_file(tmp_path: Path) -> None:

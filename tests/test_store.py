@@ -137,9 +137,9 @@ def test_our_own_face_truncated_is_refused(bucket: Bucket, make_face: Make) -> N
     assert to.counters.refused == {"truncated": 1}
 
 
-def test_too_large_is_counted_and_not_kept(bucket: Bucket, make_face: Make) -> None:
-    one, to = make_face(), keeper(bucket, bytes=1000)
-    assert keep(to, one.data) is None
+def test_too_large_is_counted_and_not_kept(bucket: Bucket, jpeg: bytes) -> None:
+    to = keeper(bucket, bytes=1000)
+    assert keep(to, jpeg) is None
     assert to.counters.discarded == {"too-large": 1}
     assert listed(bucket, "") == []
 

@@ -5,20 +5,21 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import count
 from pathlib import Path
 from typing import Final
-from urllib.parse import urlsplit
 
 from facerelay.edge import video
 from facerelay.edge.detect import Image
 from facerelay.edge.live import Live
-from facerelay.edge.video import CameraError, Picture, redact
+from facerelay.edge.video import CameraError, Picture, redact, split_url
 
 __all__ = ["SCENE", "CameraError", "Frame", "expand", "open_camera", "redact"]
 
@@ -37,13 +38,15 @@ _SECONDS_A_STILL: Final = 3.0
 _LATE_S: Final = 0.1
 _STARVED_S: Final = 0.5
 
+_log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One picture of a camera.
+    """One picture of a camera, or word that none came.
 
     Attributes:
-        image: height x width x 3, uint8, BGR.
+        image: height x width x 3, uint8, BGR; 0 x 0 x 3 if none came.
         index: its number in the stream, from 0; numbers left out are frames that were dropped.
         pts: seconds on the stream's clock, which never goes back.
         time: when it arrived here, in UTC.
@@ -56,6 +59,11 @@ class Frame:
     time: datetime
     still: bool = False
 
+    @property
+    def blank(self) -> bool:
+        """Whether no picture came: it says only that time has passed."""
+        return self.image.size == 0
+
 
 def expand(source: str) -> list[tuple[str, str]]:
     """Return the cameras in a source, as pairs of a name and a source for `open_camera`.
@@ -64,14 +72,16 @@ def expand(source: str) -> list[tuple[str, str]]:
     A folder that has only still pictures is one camera. Anything else is one camera, as it is.
 
     Raises:
-        CameraError: a folder without any picture or video, or nothing of that name.
+        CameraError: a folder without any picture or video, nothing of that name, or a URL that is none.
     """
     if source == SCENE:
         return [(SCENE, source)]
     if source.isdecimal():
         return [(f"webcam-{int(source)}", source)]
     if "://" in source:
-        return [(_slug(urlsplit(source).hostname or "", "camera"), source)]
+        split_url(source)
+        # What is redacted has no host where a part of the password would be taken for it.
+        return [(_slug(split_url(redact(source)).hostname or "", "camera"), source)]
     path = Path(source).expanduser()
     if not path.is_dir():
         _require(path, source)
@@ -90,7 +100,8 @@ def open_camera(
     """Yield the frames of one camera until its end or until `stop` is set.
 
     A live source (webcam, URL) gives its newest frame, never a queue of old ones, and is opened again,
-    with growing pauses, whenever it fails. A file ends at its end.
+    with growing pauses, whenever it fails; while it is silent after its first frame, a blank frame comes
+    each second or so. A file ends at its end.
 
     Args:
         source: a webcam's number, a file, a folder of still pictures, an rtsp(s):// or http(s):// URL,
@@ -112,9 +123,18 @@ def open_camera(
 
 
 def _watch(source: str, stop: threading.Event) -> Generator[Frame, None, None]:
+    pts, failed = 0.0, False
     with Live(source, video.live_opener(source), stop) as live:
         for index, picture in live:
-            yield Frame(picture.image(), index, picture.pts, datetime.now(UTC))
+            pts = max(pts, picture.pts)
+            try:
+                image = picture.image()
+            except CameraError as error:
+                # The next one may be better; what fails at each frame is told but once.
+                if not failed:
+                    _log.warning("%s; such pictures are left out", error)
+                image, failed = video.NO_IMAGE, True
+            yield Frame(image, index, pts, datetime.now(UTC))
 
 
 def _play(pictures: Iterable[Picture], *, pace: bool, stop: threading.Event) -> Generator[Frame, None, None]:
@@ -177,18 +197,23 @@ def _require(path: Path, source: str) -> None:
 
 
 def _files(folder: Path, endings: set[str]) -> list[Path]:
+    """Return what lies in the folder itself: a link could lead to a file that nobody meant to show."""
     return sorted(
         each
         for each in folder.iterdir()
-        if each.suffix.lower() in endings and not each.name.startswith(".") and each.is_file()
+        if each.suffix.lower() in endings
+        and not each.name.startswith(".")
+        and each.is_file()
+        and not each.is_symlink()
     )
 
 
 def _name_clips(clips: list[Path]) -> list[tuple[str, str]]:
     named: dict[str, str] = {}
     for number, clip in enumerate(clips, 1):
-        name = _slug(clip.stem, f"clip-{number}")
-        named[f"clip-{number}" if name in named else name] = str(clip)
+        free = (f"clip-{n}" for n in count(number) if f"clip-{n}" not in named)
+        name = _slug(clip.stem, "")
+        named[name if name and name not in named else next(free)] = str(clip)
     return list(named.items())
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +16,9 @@ from facerelay.edge.video import CameraError, Container, Picture, reason_of, red
 
 FIRST_PAUSE_S: Final = 1.0
 LONGEST_PAUSE_S: Final = 30.0
+SILENT_S: Final = 1.0
+"""After so long without a picture comes one without an image."""
+
 _LOOK_S: Final = 0.2
 _JOIN_S: Final = 1.0
 
@@ -24,8 +28,10 @@ _log = logging.getLogger(__name__)
 class Live:
     """The newest picture of a live source, and its number, until `stop` is set.
 
-    The reader decodes all that comes, so that nothing old gathers in the network; a picture is turned
-    into BGR only when it is taken. Its pauses double from one second to thirty.
+    While nothing comes after the first picture, it yields one without an image once in a while, so that
+    what waits for time to pass can go on. The reader decodes all that comes, so that nothing old gathers
+    in the network; a picture is turned into BGR only when it is taken. Its pauses double from one second
+    to thirty.
     """
 
     def __init__(self, source: str, open_: Callable[[], Container], stop: threading.Event) -> None:
@@ -47,11 +53,16 @@ class Live:
         self._thread.join(_JOIN_S)
 
     def __iter__(self) -> Iterator[tuple[int, Picture]]:
+        index, silent_at = 0, math.inf
         while not self._ended():
             with self._changed:
                 self._changed.wait_for(lambda: self._newest is not None, _LOOK_S)
                 newest, self._newest = self._newest, None
+            now = time.monotonic()
+            if newest is None and now >= silent_at:
+                newest = index, Picture(now - self._begin, lambda: video.NO_IMAGE)
             if newest is not None:
+                index, silent_at = newest[0], now + SILENT_S
                 yield newest
 
     def _ended(self) -> bool:
@@ -81,6 +92,8 @@ class Live:
                     if self._ended():
                         break
         except (av.error.FFmpegError, OSError, CameraError) as error:
+            return reason_of(error)
+        except Exception as error:  # noqa: BLE001 - a camera's thread must live, whatever the camera sends
             return reason_of(error)
         return "the stream ended"
 

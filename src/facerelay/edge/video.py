@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import platform
+import re
 import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, cast
-from urllib.parse import urlsplit
+from typing import Any, Final, cast
+from urllib.parse import SplitResult, urlsplit
 
 import av
 import av.container
 import av.error
 import av.logging
 import cv2
+import numpy as np
 from av.video.reformatter import ColorRange
 
 from facerelay.edge.detect import Image
@@ -23,21 +26,26 @@ from facerelay.edge.detect import Image
 MAX_SIDE: Final = 16_384
 MAX_PIXELS: Final = 64_000_000
 READ_TIMEOUT_S: Final = 10.0
-"""A server that says nothing for so long has failed; FFmpeg asks an RTSP server twice."""
+"""A server that says nothing for so long has failed; FFmpeg asks an RTSP server twice, so that one which
+hangs is noticed only after about twice this time."""
 
 _MAX_STEP_S: Final = 10.0
 _MAX_DAMAGED: Final = 100
 _RATE: Final = 25.0
+NO_IMAGE: Final[Image] = np.empty((0, 0, 3), np.uint8)
 _CONTAINERS: Final = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,m4v,h264,hevc,mjpeg,mpjpeg,gif,apng,flv,"
     "asf,ogg,jpeg_pipe,png_pipe,webp_pipe,bmp_pipe"
 )
-"""No playlist is among them: a file cannot have others opened."""
+"""No playlist is among them: neither a file nor a server can have others opened."""
 
 _STILLS: Final = {b"\xff\xd8": "jpeg_pipe", b"\x89P": "png_pipe", b"RI": "webp_pipe", b"BM": "bmp_pipe"}
 """By its name alone FFmpeg would take a still picture for one of a numbered sequence."""
 
 _TURN: Final = {90: cv2.ROTATE_90_COUNTERCLOCKWISE, -90: cv2.ROTATE_90_CLOCKWISE, 180: cv2.ROTATE_180}
+
+_SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*")
+_SECRET: Final = re.compile(r"(pass\w*|psw|pwd|pw)=[^&]*", re.IGNORECASE)
 
 # What FFmpeg itself would print may hold a URL with its password.
 av.logging.set_level(av.logging.PANIC)
@@ -69,13 +77,36 @@ class Picture:
 
 
 def redact(source: str) -> str:
-    """Return a source fit for logs: a URL without user, password and query."""
+    """Return a source fit for logs: a URL without user, password and query.
+
+    With an "@" after the host, a password may hold a "/", "#" or "?": nothing but the scheme is shown.
+    A password that is a part of the path, as some cameras want it, is masked.
+    """
     if "://" not in source:
         return source
     scheme, _, rest = source.partition("://")
-    place = rest.split("?", 1)[0].split("#", 1)[0]
-    host, slash, path = place.partition("/")
-    return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"
+    scheme = scheme if _SCHEME.fullmatch(scheme) else "…"
+    host = re.split("[/?#]", rest, maxsplit=1)[0]
+    if "@" in rest[len(host) :]:
+        return f"{scheme}://…"
+    path = _SECRET.sub(r"\1=…", re.split("[?#]", rest[len(host) :], maxsplit=1)[0])
+    return f"{scheme}://{host.rpartition('@')[2]}{path}"
+
+
+def split_url(source: str) -> SplitResult:
+    """Return a URL's parts.
+
+    Raises:
+        CameraError: it is none; unlike a ValueError, it does not hold the URL with its password.
+    """
+    try:
+        parts = urlsplit(source)
+        _ = parts.port
+    except ValueError:
+        raise CameraError(
+            source, "the URL cannot be read: write special characters of its password as %2F (/), %23 (#), …"
+        ) from None
+    return parts
 
 
 def reason_of(error: Exception) -> str:
@@ -97,13 +128,17 @@ def read_file(path: Path) -> Generator[Picture, None, None]:
     try:
         options = _options("file", format_whitelist=_CONTAINERS)
         # An absolute path cannot be taken for a protocol's name.
-        container = av.open(str(path.resolve()), format=_still(path), options=options)
+        with _open(str(path.resolve()), format=_still(path), options=options) as container:
+            yield from pictures(container, str(path))
     except (av.error.FFmpegError, OSError) as error:
         raise CameraError(
             str(path), f"not a video or picture that can be read ({reason_of(error)})"
         ) from error
-    with container:
-        yield from pictures(container, str(path))
+
+
+def _open(file: str, **how: Any) -> Container:  # noqa: ANN401 - PyAV's own arguments
+    # What is no UTF-8 in a title or a comment does not matter.
+    return cast("Container", av.open(file, metadata_errors="replace", **how))
 
 
 def _still(path: Path) -> str | None:
@@ -122,20 +157,32 @@ def live_opener(source: str) -> Callable[[], Container]:
     """
     if source.isdecimal():
         return _webcam_opener(source)
-    scheme = urlsplit(source).scheme.lower()
+    scheme = split_url(source).scheme.lower()
     if scheme in {"rtsp", "rtsps"}:
         options = _options("rtsp,rtsps,rtp,tcp,tls", rtsp_transport="tcp", fflags="nobuffer")
-    elif scheme in {"http", "https"}:
-        options = _options("http,https,tcp,tls,crypto", fflags="nobuffer")
-    else:
-        raise CameraError(source, "only rtsp://, rtsps://, http:// and https:// can be opened")
-    return lambda: av.open(source, options=options, timeout=(READ_TIMEOUT_S, READ_TIMEOUT_S))
+        return lambda: _open(source, options=options, timeout=(READ_TIMEOUT_S, READ_TIMEOUT_S))
+    if scheme in {"http", "https"}:
+        return lambda: _open_http(source)
+    raise CameraError(source, "only rtsp://, rtsps://, http:// and https:// can be opened")
+
+
+def _open_http(source: str) -> Container:
+    # A camera that sends us elsewhere could have us ask what only this machine may reach.
+    limits = {"format_whitelist": _CONTAINERS, "max_redirects": "0"}
+    options = _options("http,https,tcp,tls,crypto", fflags="nobuffer", **limits)
+    try:
+        return _open(source, options=options, timeout=(READ_TIMEOUT_S, READ_TIMEOUT_S))
+    except av.error.FFmpegError as error:
+        if error.errno not in {errno.EIO, errno.EINVAL}:
+            raise
+        advice = "redirects and playlists are not followed: name the address of the stream itself"
+        raise CameraError(source, f"{reason_of(error)}; {advice}") from error
 
 
 def _webcam_opener(number: str) -> Callable[[], Container]:
     system = platform.system()
     if system == "Darwin":
-        return lambda: av.open(
+        return lambda: _open(
             str(int(number)), format="avfoundation", options={"framerate": "30"}, timeout=READ_TIMEOUT_S
         )
     if system != "Linux":
@@ -143,7 +190,7 @@ def _webcam_opener(number: str) -> Callable[[], Container]:
     device = Path(f"/dev/video{int(number)}")
     if not device.exists():
         raise CameraError(number, f"there is no webcam {device}: plug it in, or name another source")
-    return lambda: av.open(str(device), format="v4l2", timeout=READ_TIMEOUT_S)
+    return lambda: _open(str(device), format="v4l2", timeout=READ_TIMEOUT_S)
 
 
 def pictures(container: Container, source: str) -> Iterator[Picture]:
@@ -155,7 +202,7 @@ def pictures(container: Container, source: str) -> Iterator[Picture]:
     clock, last = _Clock(), -math.inf
     for frame in decode(container, source):
         last = clock.at(frame.time, _rate(container))
-        yield Picture(last, _converter(frame))
+        yield Picture(last, _converter(frame, source))
     if last == -math.inf:
         raise CameraError(source, "there is no picture in it that can be read")
 
@@ -169,13 +216,18 @@ def decode(container: Container, source: str) -> Iterator[av.VideoFrame]:
     if not container.streams.video:
         raise CameraError(source, "there is no video in it")
     stream = container.streams.video[0]
-    stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
-    stream.codec_context.thread_count = 1
+    codec = cast("av.VideoCodecContext | None", stream.codec_context)
+    if codec is None:
+        raise CameraError(source, "its video is of a codec that is not known: let the camera send H.264")
+    codec.options = {"max_pixels": str(MAX_PIXELS)}
+    codec.thread_count = 1
     damaged = 0
-    for packet in container.demux(stream):
+    for packet in _packets(container, stream):
         try:
             frames = packet.decode()
-        except (av.error.InvalidDataError, av.error.ArgumentError) as error:
+        except (av.error.ExitError, av.error.EOFError):
+            raise
+        except av.error.FFmpegError as error:
             damaged += 1
             if damaged > _MAX_DAMAGED:
                 raise CameraError(source, "its pictures are damaged") from error
@@ -184,6 +236,16 @@ def decode(container: Container, source: str) -> Iterator[av.VideoFrame]:
         for frame in frames:
             _check(frame, source)
             yield frame
+
+
+def _packets(container: Container, stream: av.VideoStream) -> Iterator[av.Packet[av.VideoStream]]:
+    while True:
+        try:
+            yield from container.demux(stream)
+        except IndexError:
+            # A packet of a stream that was not there at the beginning, which PyAV cannot give.
+            continue
+        return
 
 
 def _check(frame: av.VideoFrame, source: str) -> None:
@@ -211,11 +273,17 @@ def to_bgr(frame: av.VideoFrame) -> Image:
 def arriving(container: Container, source: str, begin: float) -> Iterator[Picture]:
     """Yield a live container's pictures, each with the time it came, in seconds since `begin` (monotonic)."""
     for frame in decode(container, source):
-        yield Picture(time.monotonic() - begin, _converter(frame))
+        yield Picture(time.monotonic() - begin, _converter(frame, source))
 
 
-def _converter(frame: av.VideoFrame) -> Callable[[], Image]:
-    return lambda: to_bgr(frame)
+def _converter(frame: av.VideoFrame, source: str) -> Callable[[], Image]:
+    def convert() -> Image:
+        try:
+            return to_bgr(frame)
+        except Exception as error:
+            raise CameraError(source, f"a picture cannot be converted ({reason_of(error)})") from error
+
+    return convert
 
 
 class _Clock:
@@ -231,7 +299,7 @@ class _Clock:
             return self._now
         step = 1 / rate if raw is None or not math.isfinite(raw) else raw - self._raw
         self._raw += step
-        self._now += min(step, _MAX_STEP_S) if step > 0 else 1 / rate
+        self._now += min(step if step > 0 else 1 / rate, _MAX_STEP_S)
         return self._now
 
 
