@@ -286,6 +286,7 @@ def test_a_silent_broker_is_taken_for_dead(caplog: pytest.LogCaptureFixture) -> 
             await one.wait_connected()
             with pytest.raises(NotConnectedError, match="silent"):
                 await asyncio.wait_for(one.publish("a", b"", qos=1), WAIT_S)
+            await asyncio.sleep(0.2)  # the session says why it reconnects after the publisher was told
 
     run(go())
     assert "was silent" in caplog.text
