@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 import pytest
 
-from facerelay.edge import live, video
+from facerelay.edge import live, opening, video
 from facerelay.edge.camera import CameraError, Frame, expand, open_camera, redact
 from facerelay.edge.detect import Image
 
@@ -344,7 +344,7 @@ def test_a_live_stream_is_opened_again(
 def test_a_server_that_says_nothing_cannot_hold_the_camera(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(video, "READ_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(opening, "READ_TIMEOUT_S", 0.3)
     monkeypatch.setattr(live, "FIRST_PAUSE_S", 0.05)
     caplog.set_level(logging.WARNING)
     release, stop = threading.Event(), threading.Event()
@@ -369,7 +369,7 @@ def test_a_live_camera_survives_whatever_its_reader_meets(
     path, stop = write_video(tmp_path / "a.mp4"), threading.Event()
     tries: list[int] = []
 
-    def open_() -> video.Container:
+    def open_() -> opening.Container:
         tries.append(1)
         if len(tries) == 1:
             raise UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte")
@@ -455,7 +455,7 @@ def test_a_camera_cannot_have_an_inner_service_asked(kind: str) -> None:
 
     with serve(inner) as other, serve(camera) as url:
         with pytest.raises(CameraError, match="not followed"):
-            video.live_opener(url)()
+            opening.live_opener(url)()
         assert asked == []
 
 

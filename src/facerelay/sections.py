@@ -23,6 +23,13 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
 
+def _secret(value: SecretStr | None, path: Path | None) -> str | None:
+    if path is None:
+        return value.get_secret_value() if value else None
+    with path.open(encoding="utf-8") as file:
+        return file.read(_MAX_SECRET_BYTES).rstrip("\r\n")
+
+
 class Broker(Section):
     """An MQTT broker: how to reach it, and what the embedded one needs to be it."""
 
@@ -99,10 +106,7 @@ class Broker(Section):
 
     def secret(self) -> str | None:
         """Return the password, read from its file at this moment."""
-        if self.password_file is None:
-            return self.password.get_secret_value() if self.password else None
-        with self.password_file.open(encoding="utf-8") as file:
-            return file.read(_MAX_SECRET_BYTES).rstrip("\r\n")
+        return _secret(self.password, self.password_file)
 
 
 class Topics(Section):
@@ -288,10 +292,7 @@ class Bucket(Section):
 
     def secret(self) -> str | None:
         """Return the secret key, read from its file at this moment."""
-        if self.secret_key_file is None:
-            return self.secret_key.get_secret_value() if self.secret_key else None
-        with self.secret_key_file.open(encoding="utf-8") as file:
-            return file.read(_MAX_SECRET_BYTES).rstrip("\r\n")
+        return _secret(self.secret_key, self.secret_key_file)
 
 
 class Store(Section):

@@ -19,7 +19,8 @@ from typing import Final
 from facerelay.edge import video
 from facerelay.edge.detect import Image
 from facerelay.edge.live import Live
-from facerelay.edge.video import CameraError, Picture, redact, split_url
+from facerelay.edge.opening import CameraError, live_opener, redact, split_url
+from facerelay.edge.video import Picture
 
 __all__ = ["SCENE", "CameraError", "Frame", "expand", "open_camera", "redact"]
 
@@ -124,7 +125,7 @@ def open_camera(
 
 def _watch(source: str, stop: threading.Event) -> Generator[Frame, None, None]:
     pts, failed = 0.0, False
-    with Live(source, video.live_opener(source), stop) as live:
+    with Live(source, live_opener(source), stop) as live:
         for index, picture in live:
             pts = max(pts, picture.pts)
             try:

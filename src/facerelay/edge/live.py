@@ -12,7 +12,8 @@ from typing import Final, Self
 import av.error
 
 from facerelay.edge import video
-from facerelay.edge.video import CameraError, Container, Picture, reason_of, redact
+from facerelay.edge.opening import CameraError, Container, reason_of, redact
+from facerelay.edge.video import Picture
 
 FIRST_PAUSE_S: Final = 1.0
 LONGEST_PAUSE_S: Final = 30.0
