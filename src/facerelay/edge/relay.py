@@ -188,6 +188,8 @@ class Relay:
         self._sent_bytes[face.site, face.camera] += len(face.data)
         if not self._receipts:
             self._sent.append(face.id)
+            self._flights.land(flight)
+            self._wake.set()
 
     async def _watch(self) -> None:
         while True:
