@@ -17,11 +17,10 @@ HERE = Path(__file__).parent
 def commands() -> str:
     """Return the page of all commands, each as its own `--help` says."""
     parts = ["# Commands", "", "Made from the code: `python docs/reference.py`.", ""]
-    parts += [
-        "Exit codes: 0 all is well; 1 not so: books that do not close, a lost face; 2 a wrong setting."
-    ]
+    parts += ["Exit codes: 0 all is well; 1 not so: books that do not close, a lost face; 2 a wrong setting."]
     for path, command in _walk(main, "facerelay"):
-        context = click.Context(command, info_name=path, terminal_width=100)
+        names = ["-h", "--help"]
+        context = click.Context(command, info_name=path, terminal_width=100, help_option_names=names)
         parts += ["", f"## {path}", "", "```", command.get_help(context).rstrip(), "```"]
     return "\n".join(parts) + "\n"
 

@@ -42,9 +42,13 @@ def test_send_ls_get_and_the_books(tmp_path: Path, portrait: Path) -> None:
         again = c.command("get", key, "-o", str(tmp_path / "out"))
         assert again.returncode == 1
         assert "exists; name another folder" in again.stderr
-        refused = c.command("erase", "--yes")
-        assert refused.returncode == 1
-        assert "Traceback" not in refused.stderr
+        for words in ([], ["--camera", "test"], ["--from", "2026-11-22", "--to", "2026-11-21"]):
+            refused = c.command("erase", "--yes", *words)
+            assert refused.returncode == 2
+            assert "--" in refused.stderr
+        named = c.command("send", str(portrait), "--camera", "Door")
+        assert named.returncode == 2
+        assert "--camera Door: lower case letters" in named.stderr
 
 
 def test_send_names_a_file_that_is_no_picture(tmp_path: Path) -> None:
@@ -82,7 +86,7 @@ def test_doctor_finds_what_is_wrong_and_what_is_fine(tmp_path: Path) -> None:
 
 
 def test_the_ledger_of_no_outbox_says_what_to_do(tmp_path: Path) -> None:
-    done = facerelay("ledger", "--set", f"outbox.path={tmp_path}/none.db")
+    done = facerelay("ledger", "--set", f"outbox.path={tmp_path}/none.db", "--bucket", f"file://{tmp_path}")
     assert done.returncode == 1
     assert "facerelay capture" in done.stderr
     assert "Traceback" not in done.stderr
@@ -100,6 +104,19 @@ def test_an_audit_names_what_is_missing_from_the_bucket(tmp_path: Path) -> None:
         assert "2 lost" in done.stdout
         for path in (gone, changed):
             assert f"lost: {path.name[14:50]}" in done.stdout
+
+
+def test_to_read_a_bucket_it_must_be_named_and_be_there(tmp_path: Path) -> None:
+    (tmp_path / "edge.toml").write_text('site = "home"\n')
+    edge = str(tmp_path / "edge.toml")
+    for words in (["ls"], ["ledger"], ["get", "faces/x"], ["store"]):
+        done = facerelay(*words, "-c", edge)
+        assert done.returncode == 2
+        assert "no bucket: add a [bucket] section" in done.stderr
+    done = facerelay("ledger", "-c", edge, "--bucket", "file://buckte")
+    assert done.returncode == 2
+    assert "there is no such folder" in done.stderr
+    assert list(tmp_path.iterdir()) == [tmp_path / "edge.toml"]
 
 
 def test_roles_without_their_settings_say_which_are_missing(tmp_path: Path) -> None:

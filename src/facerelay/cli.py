@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ from rich.console import Console
 
 from facerelay import __version__, settings
 from facerelay.commands import running
+from facerelay.face import SLUG
 
 F = TypeVar("F", bound=Callable[..., Any])
 log = logging.getLogger("facerelay")
@@ -171,6 +173,10 @@ def store(config: Path | None, flags: tuple[str, ...]) -> None:
     from facerelay.cloud.store import serve_store  # noqa: PLC0415 - a command loads what it needs
 
     known = settings.load(config, flags=flags)
+    if "bucket" not in known.model_fields_set:
+        raise settings.ConfigError(
+            "no bucket: add a [bucket] section with its url (is this the cloud's file?)"
+        )
     running.run(lambda stop: running.until(stop, serve_store(known, running.connector(known))))
 
 
@@ -228,6 +234,8 @@ def send(
     from facerelay.commands.send import send as work  # noqa: PLC0415 - a command loads what it needs
 
     known = settings.load(config, flags=flags)
+    if not re.fullmatch(SLUG, camera):
+        raise settings.ConfigError(f"--camera {camera}: lower case letters, digits, - and _")
     sys.exit(running.run(lambda _: work(known, files, camera=camera, timeout=timeout)))
 
 
@@ -272,8 +280,15 @@ def erase(config: Path | None, flags: tuple[str, ...], *, yes: bool, **chosen: A
     from facerelay.commands.objects import erase as work  # noqa: PLC0415 - a command loads what it needs
 
     known = settings.load(config, flags=flags)
+    if not any(chosen[name] for name in ("ids", "site", "start", "end")):
+        raise settings.ConfigError("say what to erase: --id, --site, --camera with --site, --from, --to")
+    if chosen["camera"] and not chosen["site"]:
+        raise settings.ConfigError("--camera needs --site: two sites may have a camera of that name")
+    if chosen["start"] and chosen["end"] and chosen["start"] >= chosen["end"]:
+        raise settings.ConfigError("--from is not before --to")
     if not yes:
-        click.confirm("Erase these faces for ever?", abort=True)
+        what = ", ".join(f"{name} {value}" for name, value in chosen.items() if value and name != "wait")
+        click.confirm(f"Erase for ever from {known.bucket.url}: {what}?", abort=True)
     asyncio.run(work(known, **chosen))
 
 

@@ -192,7 +192,7 @@ class Visits(Section):
         description="The best picture is sent at the latest so long after the first good one.",
     )
     every: Annotated[int, Field(ge=1)] = Field(
-        1, title="Every", description="With policy every: send each so-manieth detection."
+        1, title="Every", description="With policy every: send every N-th detection."
     )
     gap_s: Seconds = Field(
         1.5, title="Gap", description="A visit ends when its face was not seen for so long."

@@ -141,7 +141,8 @@ def _beside(config: Config, folder: Path) -> Config:
                 rest = url.removeprefix("file://")
                 moved["url"] = url if rest.startswith("/") else f"file://{(folder / rest).absolute()}"  # type: ignore[assignment]
             changes[name] = section.model_copy(update=moved)
-    return config.model_copy(update=changes)
+    values = {name: getattr(config, name) for name in Config.model_fields} | changes
+    return Config.model_construct(_fields_set=config.model_fields_set, **values)
 
 
 def template(names: Sequence[str], values: Mapping[str, Any]) -> str:

@@ -14,9 +14,10 @@ from rich.box import SIMPLE
 from rich.table import Table
 
 from facerelay.cloud.audit import Audit, Wanted, audit
-from facerelay.cloud.bucket import BucketError, open_bucket
+from facerelay.cloud.bucket import Bucket, BucketError, open_bucket
 from facerelay.config import Config
 from facerelay.edge import schema
+from facerelay.settings import ConfigError
 from facerelay.topics import Account, Ledger, WireError
 
 log = logging.getLogger(__name__)
@@ -41,6 +42,22 @@ def read(path: Path) -> Ledger:
         return schema.ledger(db)
 
 
+def existing_bucket(config: Config) -> Bucket:
+    """Open the bucket to read it: one that is named, and that is there.
+
+    Raises:
+        ConfigError: no bucket is named, or its folder does not exist.
+    """
+    if "bucket" not in config.model_fields_set:
+        raise ConfigError(
+            "no bucket: add a [bucket] section with its url, or say --bucket s3://… or file:///…"
+        )
+    url = config.bucket.url
+    if url.startswith("file://") and not Path(url.removeprefix("file://")).is_dir():
+        raise ConfigError(f"bucket.url = {url}: there is no such folder")
+    return open_bucket(config.bucket)
+
+
 async def reported(config: Config) -> Ledger:
     """Return the books that edges have sent up, as the store keeps them in the bucket: summed per camera.
 
@@ -48,7 +65,7 @@ async def reported(config: Config) -> Ledger:
         OutboxError: there is no outbox here, and no edge has reported to the bucket either.
         BucketError: the bucket cannot be read.
     """
-    bucket = open_bucket(config.bucket)
+    bucket = existing_bucket(config)
     cameras: dict[str, Account] = {}
     async for entry in bucket.list("ledger"):
         try:
@@ -87,10 +104,11 @@ async def audited(config: Config) -> tuple[Ledger, Audit]:
         books = schema.ledger(db)
         answered = schema.entries(db, books.outbox, ("stored", "sent"), since=_kept_since(config))
         wanted = [Wanted(id=entry.id, sha256=entry.sha256, key=entry.key) for entry in answered]
-    bucket = open_bucket(config.bucket)
+    bucket = existing_bucket(config)
     found = await audit(bucket, wanted)
     if len(found.lost) == len(wanted) > 0:
         await bucket.probe()  # says so if it is the bucket that is not there
+        log.warning("none of %d faces is in %s: is it the right bucket?", len(wanted), config.bucket.url)
     return books.model_copy(update={"lost": len(found.lost)}), found
 
 

@@ -12,13 +12,13 @@ import click
 
 from facerelay import face
 from facerelay.cloud import erase as erasing
-from facerelay.cloud.bucket import open_bucket
+from facerelay.commands.books import existing_bucket
 from facerelay.config import Config
 
 
 async def listing(config: Config, prefix: str, *, as_json: bool) -> None:
     """Print the objects below a prefix, a line each."""
-    async for entry in open_bucket(config.bucket).list(prefix):
+    async for entry in existing_bucket(config).list(prefix):
         if as_json:
             known = {"key": entry.key, "size": entry.size, "modified": entry.modified.isoformat()}
             click.echo(json.dumps(known))
@@ -28,7 +28,7 @@ async def listing(config: Config, prefix: str, *, as_json: bool) -> None:
 
 async def fetch(config: Config, keys: tuple[str, ...], folder: Path) -> None:
     """Write objects into a folder, by the last part of their keys, and print what is known of each."""
-    bucket = open_bucket(config.bucket)
+    bucket = existing_bucket(config)
     folder.mkdir(parents=True, exist_ok=True)  # noqa: ASYNC240 - nothing else runs in this loop
     for key in keys:
         data = await bucket.get(key, max_bytes=config.limits.message_bytes)
@@ -67,7 +67,7 @@ async def erase(
 ) -> None:
     """Erase faces, and print the proof."""
     done = await erasing.erase(
-        open_bucket(config.bucket),
+        existing_bucket(config),
         ids=ids,
         site=site,
         camera=camera,

@@ -59,7 +59,11 @@ async def send(config: Config, files: tuple[Path, ...], *, camera: str, timeout:
         entry = became[each.face.id]
         click.echo(f"{file}: {entry.state}{f' ({entry.reason})' if entry.reason else ''} {each.key}")
     if any(became[each.face.id].state == "waiting" for each in sealed):
-        click.echo("No receipt yet: see `facerelay doctor`. They wait in the outbox.", err=True)
+        click.echo(
+            f"No receipt yet: is a store running, and the link up (`facerelay doctor`)? They wait in {path},"
+            " and go with the next `facerelay send`.",
+            err=True,
+        )
     return 0 if all(became[each.face.id].state in {"stored", "sent"} for each in sealed) else 1
 
 

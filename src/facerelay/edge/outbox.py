@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import logging
+import re
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -21,7 +22,7 @@ from facerelay.edge.claim import Claim
 from facerelay.edge.schema import OutboxError
 from facerelay.edge.tally import Kept, Tally, find
 from facerelay.edge.writer import GroupWriter
-from facerelay.face import Sealed
+from facerelay.face import SLUG, Sealed
 from facerelay.topics import Ledger, Receipt
 
 log = logging.getLogger(__name__)
@@ -137,8 +138,11 @@ class Outbox:
             chosen: when its picture was chosen, in Unix seconds: latency counts from there.
 
         Raises:
-            OutboxError: larger than the message limit that both brokers share.
+            OutboxError: larger than the message limit that both brokers share, or names that are no slugs.
         """
+        names = sealed.face.site, sealed.face.camera
+        if not all(re.fullmatch(SLUG, name) for name in names):
+            raise OutboxError(f"{'/'.join(names)}: lower case letters, digits, - and _ alone")
         if len(sealed.data) > self.max_message:
             raise OutboxError(
                 f"a face of {len(sealed.data)} bytes is over limits.message_bytes = {self.max_message}"

@@ -79,6 +79,8 @@ class Watcher(threading.Thread):
         try:
             with self._turn:
                 self._watch()
+            if not self._stop_event.is_set():
+                log.info("camera %s: ended after %d frames", self._camera.name, self._counters.frames)
         except (CameraError, OutboxError, OSError) as error:
             self.failure = error
             log.error("camera %s: %s", self._camera.name, error)  # noqa: TRY400 - the message is for a user
