@@ -159,7 +159,7 @@ def test_it_may_be_exposed_on_purpose() -> None:
 
 def test_a_port_in_use_is_an_error_that_says_so(tmp_path: Path) -> None:
     async def go(port: int) -> None:
-        with pytest.raises(BrokerError, match=r"address already in use"):
+        with pytest.raises(BrokerError, match=r"Address already in use; is a broker running there already"):
             async with EmbeddedBroker(
                 Broker(url=f"mqtt://127.0.0.1:{port}", data=tmp_path / "s"), max_message=1
             ):

@@ -141,3 +141,12 @@ def test_the_cloud_reads_the_books_that_edges_sent_up(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stderr
         door = json.loads(done.stdout)["cameras"]["home/door"]
         assert (door["captured"], door["stored"]) == (3, 3)
+
+
+def test_a_second_broker_says_that_there_is_one_and_opens_nothing_of_its_state(tmp_path: Path) -> None:
+    with chain(tmp_path) as c:
+        done = c.command("broker")
+        assert done.returncode == 1
+        assert "is a broker running there already?" in done.stderr
+        assert "nats-server" not in done.stderr
+        assert "Traceback" not in done.stderr

@@ -45,6 +45,8 @@ class _Group(click.Group):
         except ModuleNotFoundError as error:
             click.echo(f"facerelay: {error.name} is not installed: pip install 'facerelay[all]'", err=True)
             ctx.exit(2)
+        except BrokenPipeError:
+            ctx.exit(0)  # whoever reads has enough, as `head` has
         except Exception as error:
             if _unexpected(error):
                 raise

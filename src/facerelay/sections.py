@@ -157,6 +157,12 @@ class Camera(Section):
         title="Source",
         description="Webcam number, file, folder, rtsp:// or http:// URL, or `scene` for the built-in one.",
     )
+
+    @field_validator("source", mode="before")
+    @classmethod
+    def _number(cls, value: object) -> object:
+        return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
     pace: bool = Field(
         default=True,
         title="Real time",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import shutil
 import threading
 from collections.abc import Awaitable, Callable
 from typing import Final
@@ -16,6 +18,7 @@ from facerelay.edge.clock import clock_state
 _CONNECT_S: Final = 5.0
 _FRAME_S: Final = 15.0
 _MARKS: Final = {True: "ok   ", False: "FAIL "}
+_LEAST_FREE: Final = 100_000_000
 
 Check = Callable[[], Awaitable[str]]
 
@@ -31,6 +34,7 @@ async def examine(config: Config) -> int:
         cloud = config.cloud
         checks.append(("cloud broker", lambda: _broker(config, cloud, "cloud.url")))
     if config.camera:
+        checks.append(("outbox", lambda: _outbox(config)))
         checks.append(("model", lambda: _model(config)))
         checks += [(f"camera {camera.name}", _camera_check(camera)) for camera in config.camera]
     else:
@@ -86,6 +90,16 @@ def _one_frame(camera: Camera) -> str:
         raise CheckError(f"no frame in {_FRAME_S:.0f} s: see its source")
     finally:
         timer.cancel()
+
+
+async def _outbox(config: Config) -> str:
+    folder = config.outbox.path.absolute().parent
+    if not os.access(folder, os.W_OK):
+        raise CheckError(f"{folder} cannot be written: see outbox.path")
+    free = shutil.disk_usage(folder).free
+    if free < _LEAST_FREE:
+        raise CheckError(f"{folder} has {free // 1_000_000} MB free: make room, or set outbox.path")
+    return f"{folder} has {free // 1_000_000} MB free"
 
 
 async def _bucket(config: Config) -> str:

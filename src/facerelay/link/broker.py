@@ -12,6 +12,7 @@ import logging
 import os
 import re
 import shutil
+import socket
 import ssl
 import sys
 import sysconfig
@@ -80,6 +81,7 @@ class EmbeddedBroker:
 
     async def __aenter__(self) -> Self:
         """Start the server and wait for its first answer."""
+        _check_free(self._broker)  # before the server opens the state of one that runs already
         command = [sys.executable, "-I", "-S", "-c", _SHIM, str(os.getpid()), _binary()]
         self._process = await asyncio.create_subprocess_exec(
             *command,
@@ -224,6 +226,15 @@ def _check(broker: Broker, secret: str | None) -> None:
             f"broker: {broker.host} is reached from outside this machine, which needs {' and '.join(missing)}"
             " (or allow_insecure = true, or a url with 127.0.0.1)"
         )
+
+
+def _check_free(broker: Broker) -> None:
+    family = socket.AF_INET6 if ":" in broker.host else socket.AF_INET
+    try:
+        socket.create_server((broker.host, broker.port), family=family).close()
+    except OSError as error:
+        hint = "is a broker running there already? Set broker.url"
+        raise BrokerError(f"cannot listen on {broker.url}: {error.strerror}; {hint}") from error
 
 
 def _loopback(host: str) -> bool:
