@@ -234,7 +234,7 @@ def _check_free(broker: Broker) -> None:
         socket.create_server((broker.host, broker.port), family=family).close()
     except OSError as error:
         hint = "is a broker running there already? Set broker.url"
-        raise BrokerError(f"cannot listen on {broker.url}: {error.strerror}; {hint}") from error
+        raise BrokerError(f"cannot listen on {broker.url}: {os.strerror(error.errno or 0)}; {hint}") from error
 
 
 def _loopback(host: str) -> bool:
