@@ -233,8 +233,8 @@ def _check_free(broker: Broker) -> None:
     try:
         socket.create_server((broker.host, broker.port), family=family).close()
     except OSError as error:
-        hint = "is a broker running there already? Set broker.url"
-        raise BrokerError(f"cannot listen on {broker.url}: {os.strerror(error.errno or 0)}; {hint}") from error
+        why = f"{os.strerror(error.errno or 0)}; is a broker running there already? Set broker.url"
+        raise BrokerError(f"cannot listen on {broker.url}: {why}") from error
 
 
 def _loopback(host: str) -> bool:
