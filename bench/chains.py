@@ -15,7 +15,8 @@ from typing import Any
 from bench.bucket import Bucket, Folder, Objects
 from bench.faces import SITE, Phase
 from bench.plain import ACCESS_KEY, BUCKET, SECRET_KEY, TOPIC
-from bench.processes import S3, BenchError, Process, free_ports, program, python, wait_for_port
+from bench.processes import S3, BenchError, Process, program, python, wait_for_port
+from facerelay.commands.supervise import free_ports
 from facerelay.commands.supervise import ours as role
 
 _WARM_S = 30.0

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.plain import ACCESS_KEY, BUCKET, SECRET_KEY, client_s3
+from facerelay.commands.supervise import free_ports
 
 _END_S = 10.0
 _ANSWER_S = 120.0
@@ -132,18 +133,6 @@ def program(name: str) -> str:
     if found is None:
         raise BenchError(f"{name} is not installed: see `make test-setup`")
     return found
-
-
-def free_ports(count: int) -> list[int]:
-    """Return ports that were free a moment ago."""
-    probes = [socket.socket() for _ in range(count)]
-    try:
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [int(probe.getsockname()[1]) for probe in probes]
-    finally:
-        for probe in probes:
-            probe.close()
 
 
 def wait_for_port(port: int, process: Process) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import re
 import sys
@@ -15,6 +16,7 @@ from rich.console import Console
 
 from facerelay import __version__, settings
 from facerelay.commands import running
+from facerelay.config import Config
 from facerelay.face import SLUG
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -24,11 +26,21 @@ _CONFIG_HELP = "The settings (`facerelay init` writes them)."
 _SET_HELP = "One setting over those of the file, such as broker.url=mqtt://host:1883."
 
 
-def _settings(command: F) -> F:
+def _options(command: F) -> F:
     command = click.option(
         "-c", "--config", type=click.Path(path_type=Path), envvar="FACERELAY_CONFIG", help=_CONFIG_HELP
     )(command)
     return click.option("--set", "flags", multiple=True, metavar="KEY=VALUE", help=_SET_HELP)(command)
+
+
+def _settings(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the two options, and what they come to: the settings of this machine."""
+
+    @functools.wraps(command)
+    def loaded(config: Path | None, flags: tuple[str, ...], **rest: Any) -> None:  # noqa: ANN401 - click's options
+        command(settings.load(config, flags=flags), **rest)
+
+    return _options(loaded)
 
 
 class _Group(click.Group):
@@ -130,11 +142,10 @@ def demo(**options: Any) -> None:  # noqa: ANN401 - click's options
 @click.option(
     "--exit", "until_end", is_flag=True, help="End when the cameras have ended and all faces have an answer."
 )
-def capture(config: Path | None, flags: tuple[str, ...], *, until_end: bool) -> None:
+def capture(known: Config, *, until_end: bool) -> None:
     """Watch the cameras, keep their faces in the outbox, and send them."""
     from facerelay.edge.capture import capture as role  # noqa: PLC0415 - a command loads what it needs
 
-    known = settings.load(config, flags=flags)
     if not known.camera:
         raise settings.ConfigError("no camera: add a [[camera]] with a name and a source")
     running.run(lambda stop: role(known, running.connector(known), stop=stop, until_end=until_end))
@@ -142,22 +153,20 @@ def capture(config: Path | None, flags: tuple[str, ...], *, until_end: bool) -> 
 
 @main.command()
 @_settings
-def broker(config: Path | None, flags: tuple[str, ...]) -> None:
+def broker(known: Config) -> None:
     """Run the embedded MQTT broker at this side's address."""
     from facerelay.link.broker import run_broker  # noqa: PLC0415 - a command loads what it needs
 
-    known = settings.load(config, flags=flags)
     most = known.limits.message_bytes
     running.run(lambda stop: running.until(stop, run_broker(known.broker, max_message=most)))
 
 
 @main.command()
 @_settings
-def forward(config: Path | None, flags: tuple[str, ...]) -> None:
+def forward(known: Config) -> None:
     """Carry faces from this side's broker to the cloud's, and receipts back."""
     from facerelay.link.forward import forward as role  # noqa: PLC0415 - a command loads what it needs
 
-    known = settings.load(config, flags=flags)
     if known.cloud is None:
         raise settings.ConfigError("no cloud broker: add a [cloud] section with its url")
     work = role(
@@ -170,11 +179,10 @@ def forward(config: Path | None, flags: tuple[str, ...]) -> None:
 
 @main.command()
 @_settings
-def store(config: Path | None, flags: tuple[str, ...]) -> None:
+def store(known: Config) -> None:
     """Save what arrives at this side's broker to the bucket, and answer with receipts."""
     from facerelay.cloud.store import serve_store  # noqa: PLC0415 - a command loads what it needs
 
-    known = settings.load(config, flags=flags)
     if "bucket" not in known.model_fields_set:
         raise settings.ConfigError(
             "no bucket: add a [bucket] section with its url (is this the cloud's file?)"
@@ -184,11 +192,10 @@ def store(config: Path | None, flags: tuple[str, ...]) -> None:
 
 @main.command()
 @_settings
-def gallery(config: Path | None, flags: tuple[str, ...]) -> None:
+def gallery(known: Config) -> None:
     """Show the latest faces of the bucket on a page, on loopback."""
     from facerelay.cloud.gallery import serve_gallery  # noqa: PLC0415 - a command loads what it needs
 
-    known = settings.load(config, flags=flags)
     running.run(lambda stop: running.until(stop, serve_gallery(known)))
 
 
@@ -203,7 +210,7 @@ def init(side: str, path: Path | None) -> None:
 
 
 @main.command()
-@_settings
+@_options
 @click.option("--audit", "prove", is_flag=True, help="Prove the books from the bucket's own bytes.")
 @click.option("--bucket", help="The bucket to audit, if the settings name none.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
@@ -229,13 +236,10 @@ def ledger(
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--camera", default="send", show_default=True, help="The camera to send as.")
 @click.option("--timeout", default=30.0, show_default=True, help="Seconds to wait for the receipts.")
-def send(
-    config: Path | None, flags: tuple[str, ...], files: tuple[Path, ...], camera: str, timeout: float
-) -> None:
+def send(known: Config, files: tuple[Path, ...], camera: str, timeout: float) -> None:
     """Send pictures through the whole chain, one message each: the way to try a link."""
     from facerelay.commands.send import send as work  # noqa: PLC0415 - a command loads what it needs
 
-    known = settings.load(config, flags=flags)
     if not re.fullmatch(SLUG, camera):
         raise settings.ConfigError(f"--camera {camera}: lower case letters, digits, - and _")
     sys.exit(running.run(lambda _: work(known, files, camera=camera, timeout=timeout)))
@@ -245,22 +249,22 @@ def send(
 @_settings
 @click.argument("prefix", default="faces/")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
-def list_(config: Path | None, flags: tuple[str, ...], prefix: str, *, as_json: bool) -> None:
+def list_(known: Config, prefix: str, *, as_json: bool) -> None:
     """List what the bucket holds, below a PREFIX."""
     from facerelay.commands.objects import listing  # noqa: PLC0415 - a command loads what it needs
 
-    asyncio.run(listing(settings.load(config, flags=flags), prefix, as_json=as_json))
+    asyncio.run(listing(known, prefix, as_json=as_json))
 
 
 @main.command()
 @_settings
 @click.argument("keys", nargs=-1, required=True)
 @click.option("-o", "--output", type=click.Path(path_type=Path), default=".", help="The folder to write to.")
-def get(config: Path | None, flags: tuple[str, ...], keys: tuple[str, ...], output: Path) -> None:
+def get(known: Config, keys: tuple[str, ...], output: Path) -> None:
     """Fetch objects from the bucket into a folder, and say what their EXIF knows."""
     from facerelay.commands.objects import fetch  # noqa: PLC0415 - a command loads what it needs
 
-    asyncio.run(fetch(settings.load(config, flags=flags), keys, output))
+    asyncio.run(fetch(known, keys, output))
 
 
 @main.command()
@@ -277,11 +281,10 @@ def get(config: Path | None, flags: tuple[str, ...], keys: tuple[str, ...], outp
     help="Seconds until the second sweep: longer than a store's slowest PUT.",
 )
 @click.option("--yes", is_flag=True, help="Don't ask.")
-def erase(config: Path | None, flags: tuple[str, ...], *, yes: bool, **chosen: Any) -> None:  # noqa: ANN401 - click's options
+def erase(known: Config, *, yes: bool, **chosen: Any) -> None:  # noqa: ANN401 - click's options
     """Erase faces for good: what is sent again later is erased too. Prints a line of proof."""
     from facerelay.commands.objects import erase as work  # noqa: PLC0415 - a command loads what it needs
 
-    known = settings.load(config, flags=flags)
     if not any(chosen[name] for name in ("ids", "site", "start", "end")):
         raise settings.ConfigError("say what to erase: --id, --site, --camera with --site, --from, --to")
     if chosen["camera"] and not chosen["site"]:
@@ -296,11 +299,11 @@ def erase(config: Path | None, flags: tuple[str, ...], *, yes: bool, **chosen: A
 
 @main.command()
 @_settings
-def doctor(config: Path | None, flags: tuple[str, ...]) -> None:
+def doctor(known: Config) -> None:
     """Check cameras, model, brokers, bucket and clock, and say what to do."""
     from facerelay.commands.doctor import examine  # noqa: PLC0415 - a command loads what it needs
 
-    sys.exit(asyncio.run(examine(settings.load(config, flags=flags))))
+    sys.exit(asyncio.run(examine(known)))
 
 
 @main.group()
@@ -310,8 +313,8 @@ def bridge() -> None:
 
 @bridge.command("mosquitto")
 @_settings
-def bridge_mosquitto(config: Path | None, flags: tuple[str, ...]) -> None:
+def bridge_mosquitto(known: Config) -> None:
     """Print the bridge as Mosquitto's configuration, for the edge's mosquitto.conf."""
     from facerelay.commands.bridge import bridge_config  # noqa: PLC0415 - a command loads what it needs
 
-    click.echo(bridge_config(settings.load(config, flags=flags)), nl=False)
+    click.echo(bridge_config(known), nl=False)

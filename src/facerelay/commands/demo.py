@@ -23,7 +23,7 @@ from facerelay.cloud.contract import BucketError
 from facerelay.commands import books
 from facerelay.commands.init import write_secret
 from facerelay.commands.show import Screen
-from facerelay.commands.supervise import FallenError, Role, ours
+from facerelay.commands.supervise import FallenError, Role, free_ports, ours
 from facerelay.config import Config
 from facerelay.edge.camera import SCENE, expand, redact
 from facerelay.edge.schema import OutboxError
@@ -88,9 +88,9 @@ def _first_source() -> str:
 
 def _configure(options: Options, cameras: list[tuple[str, str]], folder: Path) -> tuple[Config, Config]:
     """Write the two sides' settings, as a user would, and read them back."""
-    edge_url, cloud_url = (f"mqtt://127.0.0.1:{port}" for port in _free_ports(2))
+    edge_url, cloud_url = (f"mqtt://127.0.0.1:{port}" for port in free_ports(2))
     pace = not options.until_end if options.pace is None else options.pace
-    page = 8080 if _is_free(8080) else _free_ports(1)[0]
+    page = 8080 if _is_free(8080) else free_ports(1)[0]
     values: dict[str, dict[str, Any]] = {
         "edge": {
             "site": "demo", "broker": {"url": edge_url, "data": "edge-broker"}, "cloud": {"url": cloud_url},
@@ -231,17 +231,6 @@ def _wait_for(port: int, role: Role) -> None:
                 return
         time.sleep(_LOOK_S)
     raise FallenError(f"{role.name} does not answer on port {port}: {role.last_words()}")
-
-
-def _free_ports(count: int) -> list[int]:
-    probes = [socket.socket() for _ in range(count)]
-    try:
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [int(probe.getsockname()[1]) for probe in probes]
-    finally:
-        for probe in probes:
-            probe.close()
 
 
 def _is_free(port: int) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -85,3 +86,15 @@ class Role:
 def ours(*words: str) -> list[str]:
     """Return the command line of one of our roles, which ends with this process."""
     return [sys.executable, "-m", "facerelay", "--parent", str(os.getpid()), *words]
+
+
+def free_ports(count: int) -> list[int]:
+    """Return ports that were free a moment ago."""
+    probes = [socket.socket() for _ in range(count)]
+    try:
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [int(probe.getsockname()[1]) for probe in probes]
+    finally:
+        for probe in probes:
+            probe.close()

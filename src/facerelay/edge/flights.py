@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -70,9 +70,6 @@ class Flights:
 
     def __len__(self) -> int:
         return len(self._flights)
-
-    def __iter__(self) -> Iterator[Flight]:
-        return iter(list(self._flights.values()))
 
     def get(self, face_id: str, sha256: str | None = None) -> Flight | None:
         """Return the flight of a face; None too if it has other bytes than these."""
@@ -154,6 +151,11 @@ class Flights:
     def silence(self) -> float:
         """Seconds since the last receipt."""
         return self._clock() - self._heard
+
+    def unsent(self) -> list[Flight]:
+        """Return those whose publish failed, and whose time has come."""
+        now = self._clock()
+        return [f for f in self._flights.values() if not f.sends and not f.busy and f.due <= now]
 
     def overdue(self, *, link_up: bool) -> Overdue:
         """Return what is to be done now.

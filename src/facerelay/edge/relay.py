@@ -205,9 +205,8 @@ class Relay:
     async def _send_overdue(self) -> None:
         if not self._open:
             return
-        for flight in self._flights:
-            if not flight.sends and not flight.busy:
-                self._send(flight)
+        for flight in self._flights.unsent():
+            self._send(flight)
         if not self._receipts:
             return
         before = self._flights.probing
