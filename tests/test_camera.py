@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import contextlib
 import http.server
-import logging
 import platform
 import random
 import struct
@@ -10,7 +9,6 @@ import threading
 import time
 import traceback
 import zlib
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import av
@@ -18,19 +16,24 @@ import cv2
 import numpy as np
 import pytest
 
-from facerelay.edge import live, opening, video
-from facerelay.edge.camera import CameraError, Frame, expand, open_camera, redact
-from facerelay.edge.detect import Image
-
-Handler = Callable[[http.server.BaseHTTPRequestHandler], None]
+from facerelay.edge.cameras import live, opening, video
+from facerelay.edge.cameras.camera import CameraError, Frame, expand, open_camera, redact
+from facerelay.edge.cameras.raster import Image
+from web import files, serve
 
 
 def picture(value: int, size: tuple[int, int] = (64, 48)) -> Image:
     return np.full((size[1], size[0], 3), value, np.uint8)
 
 
-def write_video(path: Path, frames: int = 10, rate: int = 10, title: str = "a title") -> Path:
-    with av.open(str(path), "w") as container:
+def write_video(
+    path: Path,
+    frames: int = 10,
+    rate: int = 10,
+    title: str = "a title",
+    options: dict[str, str] | None = None,
+) -> Path:
+    with av.open(str(path), "w", options=options or {}) as container:
         container.metadata["title"] = title
         stream = container.add_stream("mpeg4", rate=rate)
         stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
@@ -45,41 +48,6 @@ def play(source: str | Path, *, pace: bool = False) -> list[Frame]:
     return list(open_camera(str(source), pace=pace, stop=threading.Event()))
 
 
-@contextlib.contextmanager
-def serve(handle: Handler) -> Iterator[str]:
-    class Server(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            with contextlib.suppress(ConnectionError):
-                handle(self)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Server)
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-    thread.start()
-    try:
-        yield f"http://someone:secret@127.0.0.1:{server.server_address[1]}/live?token=secret"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
-
-
-def mjpeg(count: int, pause: float = 0.02) -> Handler:
-    def handle(request: http.server.BaseHTTPRequestHandler) -> None:
-        request.send_response(200)
-        request.send_header("Content-Type", "multipart/x-mixed-replace; boundary=cut")
-        request.end_headers()
-        for number in range(count):
-            data = cv2.imencode(".jpg", picture(number % 200))[1].tobytes()
-            head = f"--cut\r\nContent-Type: image/jpeg\r\nContent-Length: {len(data)}\r\n\r\n"
-            request.wfile.write(head.encode() + data + b"\r\n")
-            time.sleep(pause)
-
-    return handle
-
-
 def test_a_file_gives_every_frame_in_order_with_its_time(tmp_path: Path) -> None:
     frames = play(write_video(tmp_path / "a.mp4"))
     assert [frame.index for frame in frames] == list(range(10))
@@ -90,16 +58,17 @@ def test_a_file_gives_every_frame_in_order_with_its_time(tmp_path: Path) -> None
     assert frames[3].time.utcoffset() is not None
 
 
-def test_a_paced_file_takes_its_own_time_and_leaves_out_what_is_late(tmp_path: Path) -> None:
+def test_a_paced_file_takes_its_own_time_and_says_what_is_late(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mp4", frames=12, rate=10)
     begin = time.monotonic()
-    seen = []
+    late = []
     for frame in open_camera(str(path), pace=True, stop=threading.Event()):
-        seen.append(frame.index)
-        time.sleep(0.35)
+        late.append(frame.late)
+        time.sleep(0 if frame.late else 0.35)
     assert time.monotonic() - begin > 1.0
-    assert seen[0] == 0
-    assert len(seen) < 8
+    assert len(late) == 12
+    assert not late[0]
+    assert sum(late) > 4
 
 
 def test_stop_ends_a_paced_file(tmp_path: Path) -> None:
@@ -246,7 +215,9 @@ def test_damage_of_any_kind_is_a_camera_error_at_most(tmp_path: Path, ending: st
         path.write_bytes(data[: chance.choice([len(data), chance.randrange(len(data))])])
         with contextlib.suppress(CameraError):
             for each in video.read_file(path):
-                each.image()
+                raster = each.raster()
+                assert raster is not None
+                assert raster.cut((0, 0, *raster.size)).size
 
 
 def test_no_time_stamp_makes_the_clock_leap() -> None:
@@ -309,126 +280,6 @@ def test_no_part_of_a_password_becomes_the_name_of_a_camera() -> None:
     assert expand("rtsp://hunter2/x@cam/1")[0][0] == "camera"
 
 
-def test_a_live_stream_gives_its_newest_frame() -> None:
-    stop = threading.Event()
-    with (
-        serve(mjpeg(1000, 0.01)) as url,
-        contextlib.closing(open_camera(url, pace=True, stop=stop)) as frames,
-    ):
-        indices = []
-        for frame in frames:
-            indices.append(frame.index)
-            time.sleep(0.2)
-            if len(indices) == 4:
-                stop.set()
-    assert indices[-1] - indices[0] > 12
-
-
-def test_a_live_stream_is_opened_again(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(live, "FIRST_PAUSE_S", 0.05)
-    caplog.set_level(logging.WARNING)
-    stop = threading.Event()
-    times: list[float] = []
-    with serve(mjpeg(3)) as url:
-        for frame in open_camera(url, pace=True, stop=stop):
-            times.append(frame.pts)
-            if len(times) >= 7:
-                stop.set()
-    assert times == sorted(times)
-    assert "trying again" in caplog.text
-    assert "secret" not in caplog.text
-
-
-def test_a_server_that_says_nothing_cannot_hold_the_camera(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(opening, "READ_TIMEOUT_S", 0.3)
-    monkeypatch.setattr(live, "FIRST_PAUSE_S", 0.05)
-    caplog.set_level(logging.WARNING)
-    release, stop = threading.Event(), threading.Event()
-
-    def handle(request: http.server.BaseHTTPRequestHandler) -> None:
-        release.wait(30)
-        request.close_connection = True
-
-    with serve(handle) as url:
-        threading.Timer(2.0, stop.set).start()
-        begin = time.monotonic()
-        assert list(open_camera(url, pace=True, stop=stop)) == []
-        assert time.monotonic() - begin < 6
-        release.set()
-    assert "nothing came for 0.3 s; trying again" in caplog.text
-
-
-def test_a_live_camera_survives_whatever_its_reader_meets(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
-) -> None:
-    monkeypatch.setattr(live, "FIRST_PAUSE_S", 0.05)
-    path, stop = write_video(tmp_path / "a.mp4"), threading.Event()
-    tries: list[int] = []
-
-    def open_() -> opening.Container:
-        tries.append(1)
-        if len(tries) == 1:
-            raise UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte")
-        return av.open(str(path))
-
-    timer = threading.Timer(20, stop.set)
-    timer.start()
-    with live.Live("rtsp://cam", open_, stop) as pictures:
-        next(iter(pictures))
-    timer.cancel()
-    assert "UnicodeDecodeError; trying again" in caplog.text
-
-
-def test_a_live_camera_that_falls_silent_gives_blank_frames(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(live, "SILENT_S", 0.1)
-    release, stop = threading.Event(), threading.Event()
-
-    def handle(request: http.server.BaseHTTPRequestHandler) -> None:
-        mjpeg(30)(request)
-        release.wait(30)
-
-    timer = threading.Timer(20, stop.set)
-    timer.start()
-    frames: list[Frame] = []
-    with serve(handle) as url:
-        for frame in open_camera(url, pace=True, stop=stop):
-            frames.append(frame)
-            if sum(each.blank for each in frames) == 3:
-                stop.set()
-        release.set()
-    timer.cancel()
-    assert not frames[0].blank
-    assert [each.blank for each in frames[-3:]] == [True] * 3
-    assert [each.pts for each in frames] == sorted(each.pts for each in frames)
-
-
-def test_a_picture_that_cannot_be_converted_does_not_end_a_live_camera(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    convert, tries = video.to_bgr, iter(range(1000))
-
-    def sometimes(frame: av.VideoFrame) -> Image:
-        if next(tries) < 3:
-            raise ValueError("Conversion to numpy array with format `none` is not supported")
-        return convert(frame)
-
-    monkeypatch.setattr(video, "to_bgr", sometimes)
-    stop = threading.Event()
-    timer = threading.Timer(20, stop.set)
-    timer.start()
-    with serve(mjpeg(1000)) as url:
-        for frame in open_camera(url, pace=True, stop=stop):
-            if not frame.blank:
-                stop.set()
-    timer.cancel()
-    assert next(tries) > 3
-    assert caplog.text.count("left out") == 1
-
-
 @pytest.mark.parametrize("kind", ["hls", "ffconcat", "redirect"])
 def test_a_camera_cannot_have_an_inner_service_asked(kind: str) -> None:
     asked: list[str] = []
@@ -473,7 +324,7 @@ def test_a_playlist_from_the_network_cannot_open_a_file(tmp_path: Path) -> None:
     stop = threading.Event()
     with serve(handle) as url:
         threading.Timer(1.5, stop.set).start()
-        assert list(open_camera(url, pace=True, stop=stop)) == []
+        assert all(frame.blank for frame in open_camera(url, pace=True, stop=stop))
 
 
 @pytest.mark.parametrize("ending", [".jpg", ".png", ".webp", ".bmp"])
@@ -485,3 +336,113 @@ def test_a_still_picture_of_any_name_is_one_frame(tmp_path: Path, ending: str) -
     frames = list(open_camera(str(path), pace=False, stop=threading.Event()))
     assert [frame.image.shape for frame in frames] == [(60, 80, 3)]
     assert frames[0].still
+
+
+def write_shots(folder: Path, pattern: str, numbers: dict[int, int], width: int = 64) -> None:
+    for number, value in numbers.items():
+        cv2.imwrite(str(folder / (pattern % number)), picture(value, (width + number, 48)))
+
+
+def test_a_numbered_sequence_is_a_video_in_the_order_of_its_numbers(tmp_path: Path) -> None:
+    write_shots(tmp_path, "shot-%d.png", {2: 20, 10: 80, 1: 10, 11: 110})
+    write_shots(tmp_path, "shot-%04d.png", {3: 200})
+    write_shots(tmp_path, "other-%d.png", {5: 200})
+    frames = list(open_camera(str(tmp_path / "shot-%d.png"), pace=False, stop=threading.Event(), fps=10))
+    assert [round(float(frame.image.mean())) for frame in frames] == [10, 20, 80, 110]
+    assert [frame.size for frame in frames] == [(65, 48), (66, 48), (74, 48), (75, 48)]
+    assert [frame.pts for frame in frames] == [0.0, 0.1, 0.2, pytest.approx(0.3)]
+    assert not any(frame.still for frame in frames)
+
+
+def test_the_zeros_of_a_sequence_count(tmp_path: Path) -> None:
+    write_shots(tmp_path, "%03d.jpg", {7: 40, 1234: 90})
+    write_shots(tmp_path, "%d.jpg", {8: 200})
+    frames = play(tmp_path / "%03d.jpg")
+    assert [round(float(frame.image.mean()) / 10) for frame in frames] == [4, 9]
+    assert expand(str(tmp_path / "%03d.jpg")) == [("pictures", str(tmp_path / "%03d.jpg"))]
+    assert expand(str(tmp_path / "Front Door-%d.jpg"))[0][0] == "pictures"
+    assert expand(str(tmp_path / "Door_%d.jpg"))[0][0] == "door"
+
+
+def test_a_damaged_picture_of_a_sequence_is_left_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_shots(tmp_path, "%d.jpg", {1: 10, 4: 40})
+    for number in (2, 3):
+        (tmp_path / f"{number}.jpg").write_bytes(b"not a picture")
+    frames = play(tmp_path / "%d.jpg")
+    assert [round(frame.pts * 25) for frame in frames] == [0, 3]
+    assert caplog.text.count("left out") == 1
+    for number in (1, 4):
+        (tmp_path / f"{number}.jpg").unlink()
+    with pytest.raises(CameraError, match="none of its pictures"):
+        play(tmp_path / "%d.jpg")
+
+
+def test_a_sequence_stays_in_its_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "shots"
+    (folder / "2.jpg").mkdir(parents=True)
+    cv2.imwrite(str(tmp_path / "private.jpg"), picture(20))
+    (folder / "1.jpg").symlink_to(tmp_path / "private.jpg")
+    with pytest.raises(CameraError, match="no file of that folder"):
+        play(folder / "%d.jpg")
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("none/%d.jpg", "no such folder"), ("%d-%d.jpg", "one %d"), ("%d/%d.jpg", "one %d"),
+        ("cam%d/a.jpg", "one %d"), ("%d.mp4", "of pictures"), ("%d.jpg", "no file of that folder"),
+    ],
+)  # fmt: skip
+def test_a_pattern_that_cannot_be_is_a_clear_error(tmp_path: Path, name: str, says: str) -> None:
+    with pytest.raises(CameraError, match=says):
+        play(tmp_path / name)
+
+
+@pytest.mark.parametrize("ending", ["mp4", "mkv", "ts"])
+def test_a_recording_on_a_web_server_gives_every_frame_and_ends(tmp_path: Path, ending: str) -> None:
+    write_video(tmp_path / f"a.{ending}", frames=40)
+    with serve(files(tmp_path)) as url:
+        frames = [frame for frame in play(f"{url}/a.{ending}?token=1") if not frame.blank]
+    assert [frame.index for frame in frames] == list(range(40))
+    assert round(frames[-1].pts - frames[0].pts, 2) == 3.9
+    assert not any(frame.late for frame in frames)
+
+
+def test_a_recording_on_a_web_server_is_paced(tmp_path: Path) -> None:
+    write_video(tmp_path / "a.mp4", frames=12)
+    with serve(files(tmp_path)) as url:
+        begin = time.monotonic()
+        frames = [frame for frame in play(f"{url}/a.mp4", pace=True) if not frame.blank]
+        assert time.monotonic() - begin > 1.0
+    assert len(frames) == 12
+    assert [frame.pts for frame in frames] == sorted(frame.pts for frame in frames)
+
+
+@pytest.mark.parametrize("ending", ["mp4", "mkv", "ts"])
+def test_a_recording_that_breaks_off_is_an_error_after_what_came(tmp_path: Path, ending: str) -> None:
+    options = {"movflags": "faststart"} if ending == "mp4" else {}
+    write_video(tmp_path / f"a.{ending}", frames=400, options=options)
+    frames: list[Frame] = []
+    with serve(files(tmp_path, share=0.6)) as url, pytest.raises(CameraError, match="broke off") as caught:
+        frames.extend(open_camera(f"{url}/a.{ending}", pace=False, stop=threading.Event()))
+    assert 100 < len(frames) < 350
+    assert "secret" not in str(caught.value)
+
+
+def test_a_single_picture_on_a_web_server_is_asked_for_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live, "FIRST_PAUSE_S", 0.05)
+    cv2.imwrite(str(tmp_path / "snap.jpg"), picture(90))
+    stop, frames = threading.Event(), 0
+    timer = threading.Timer(20, stop.set)
+    timer.start()
+    with serve(files(tmp_path)) as url:
+        for frame in open_camera(f"{url}/snap.jpg", pace=True, stop=stop):
+            frames += not frame.blank
+            if frames == 3:
+                stop.set()
+    timer.cancel()
+    assert frames == 3

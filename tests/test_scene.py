@@ -7,27 +7,29 @@ import threading
 import numpy as np
 import pytest
 
-from facerelay.edge.best import BestShot
-from facerelay.edge.camera import CameraError, open_camera
-from facerelay.edge.detect import make_detector
-from facerelay.edge.eyes import Counters, watch
-from facerelay.edge.quality import Gate
-from facerelay.edge.scene import Scene
-from facerelay.edge.track import Tracker
+from facerelay.edge.cameras.camera import CameraError, open_camera
+from facerelay.edge.cameras.scene import Scene
+from facerelay.edge.eyes.best import BestShot
+from facerelay.edge.eyes.detect import make_detector
+from facerelay.edge.eyes.motion import Motion
+from facerelay.edge.eyes.quality import Gate
+from facerelay.edge.eyes.search import Search
+from facerelay.edge.eyes.track import Tracker
+from facerelay.edge.eyes.watch import Eyes
 
 
-def test_a_round_gives_one_face_per_visit() -> None:
-    counters = Counters()
-    shots = watch(
-        open_camera("scene", pace=False, stop=threading.Event()),
-        detector=make_detector("auto"),
+@pytest.mark.parametrize("motion", [None, Motion()], ids=["all frames", "motion gate"])
+def test_a_round_gives_one_face_per_visit(motion: Motion | None) -> None:
+    eyes = Eyes(
+        search=Search(make_detector("auto")),
         tracker=Tracker(),
         policy=BestShot(gate=Gate()),
-        counters=counters,
+        motion=motion,
     )
-    scene = Scene()
-    assert len(list(shots)) == scene.visits == counters.shots
-    assert counters.frames == scene.frames
+    shots = list(eyes.watch(open_camera("scene", pace=False, stop=threading.Event())))
+    scene, counters = Scene(), eyes.counters
+    assert len(shots) == scene.visits == counters.shots
+    assert counters.frames == scene.frames == counters.inspected + counters.still
     assert counters.detections > 20 * scene.visits
 
 

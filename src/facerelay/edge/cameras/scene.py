@@ -13,10 +13,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from facerelay.edge import portrait
-from facerelay.edge.detect import Image
-from facerelay.edge.portrait import SceneError, Sprite
-from facerelay.edge.room import EYE_LEVEL, HEIGHT, WIDTH, counter_top, paint
+from facerelay.edge.cameras import portrait
+from facerelay.edge.cameras.portrait import SceneError, Sprite
+from facerelay.edge.cameras.raster import Image
+from facerelay.edge.cameras.room import EYE_LEVEL, HEIGHT, WIDTH, counter_top, paint
 
 __all__ = ["Scene", "SceneError"]
 

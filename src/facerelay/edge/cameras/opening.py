@@ -16,9 +16,12 @@ import av.error
 import av.logging
 
 MAX_PIXELS: Final = 64_000_000
-READ_TIMEOUT_S: Final = 10.0
-"""A server that says nothing for so long has failed; FFmpeg asks an RTSP server twice, so that one which
-hangs is noticed only after about twice this time."""
+OPEN_TIMEOUT_S: Final = 12.0
+"""For a server's answers, and again for its first pictures: some send one only each ten seconds. FFmpeg
+itself gives up a connection that is not made within 5 s."""
+
+READ_TIMEOUT_S: Final = 30.0
+"""A read that hangs ends by itself after so long; who reads may have given it up before."""
 
 _CONTAINERS: Final = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,m4v,h264,hevc,mjpeg,mpjpeg,gif,apng,flv,"
@@ -28,6 +31,9 @@ _CONTAINERS: Final = (
 
 _STILLS: Final = {b"\xff\xd8": "jpeg_pipe", b"\x89P": "png_pipe", b"RI": "webp_pipe", b"BM": "bmp_pipe"}
 """By its name alone FFmpeg would take a still picture for one of a numbered sequence."""
+
+_QUICK: Final = {"fpsprobesize": "0"}
+"""Of a live source: FFmpeg would watch it for twenty pictures to learn its rate, which nobody asks for."""
 
 _SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*")
 _SECRET: Final = re.compile(r"(pass\w*|psw|pwd|pw)=[^&]*", re.IGNORECASE)
@@ -90,7 +96,7 @@ def reason_of(error: Exception) -> str:
     if isinstance(error, CameraError):
         return error.reason
     if isinstance(error, av.error.ExitError):
-        return f"nothing came for {READ_TIMEOUT_S:g} s"
+        return "nothing came in time"
     text = getattr(error, "strerror", None)
     return str(text) if text else type(error).__name__
 
@@ -119,8 +125,12 @@ def _still(path: Path) -> str | None:
     return None if avi else _STILLS.get(head[:2])
 
 
-def live_opener(source: str) -> Callable[[], Container]:
+def live_opener(source: str, *, transport: str = "auto") -> Callable[[], Container]:
     """Return what opens a webcam or a URL.
+
+    Args:
+        source: a webcam's number or a URL.
+        transport: of RTSP: `tcp`, `udp`, or `auto`, which is TCP, and UDP where the camera refuses TCP.
 
     Raises:
         CameraError: no such webcam, or a kind of URL that is not taken.
@@ -129,23 +139,79 @@ def live_opener(source: str) -> Callable[[], Container]:
         return _webcam_opener(source)
     scheme = split_url(source).scheme.lower()
     if scheme in {"rtsp", "rtsps"}:
-        options = _options("rtsp,rtsps,rtp,tcp,tls", rtsp_transport="tcp", fflags="nobuffer")
-        return lambda: _open(source, options=options, timeout=(READ_TIMEOUT_S, READ_TIMEOUT_S))
+        return _rtsp_opener(source, ("tcp", "udp") if transport == "auto" else (transport,))
     if scheme in {"http", "https"}:
         return lambda: _open_http(source)
     raise CameraError(source, "only rtsp://, rtsps://, http:// and https:// can be opened")
 
 
+def _rtsp_opener(source: str, transports: tuple[str, ...]) -> Callable[[], Container]:
+    """Return what opens an RTSP stream by the first transport that the camera takes, and remembers it."""
+
+    def open_() -> Container:
+        nonlocal transports
+        first, *others = transports
+        try:
+            return _open_rtsp(source, first)
+        except av.error.FFmpegError as error:
+            if not others or not _refuses_transport(error):
+                raise
+        container = _open_rtsp(source, others[0])
+        transports = (others[0], first)
+        return container
+
+    return open_
+
+
+def _open_rtsp(source: str, transport: str) -> Container:
+    # Who else sends to our UDP port is not the camera.
+    options = _options(
+        "rtsp,rtsps,rtp,tcp,tls,udp", rtsp_transport=transport, rtsp_flags="filter_src", **_QUICK
+    )
+    return _open(source, options=options, timeout=(OPEN_TIMEOUT_S, READ_TIMEOUT_S))
+
+
+def _refuses_transport(error: av.error.FFmpegError) -> bool:
+    """Tell whether a camera would not have a transport, rather than us or anybody at all.
+
+    The answer should be 461, which FFmpeg makes EPROTONOSUPPORT, but not every camera knows it.
+    """
+    odd = (
+        av.error.HTTPBadRequestError, av.error.HTTPOtherClientError, av.error.HTTPServerError,
+        av.error.InvalidDataError,
+    )  # fmt: skip
+    return error.errno == errno.EPROTONOSUPPORT or isinstance(error, odd)
+
+
+def describe(container: Container) -> str:
+    """Return what an open source is, as `1280x720 h264 by RTSP over TCP`."""
+    scheme, url, _ = container.name.partition("://")
+    way = scheme.upper() if url else container.format.name.split(",")[0]
+    if "rtsp_transport" in container.options:
+        way = f"{way} over {container.options['rtsp_transport'].upper()}"
+    if not container.streams.video:
+        return f"no video by {way}"
+    codec = cast("av.VideoCodecContext | None", container.streams.video[0].codec_context)
+    return (
+        f"an unknown codec by {way}"
+        if codec is None
+        else f"{codec.width}x{codec.height} {codec.name} by {way}"
+    )
+
+
 def _open_http(source: str) -> Container:
     # A camera that sends us elsewhere could have us ask what only this machine may reach.
     limits = {"format_whitelist": _CONTAINERS, "max_redirects": "0"}
-    options = _options("http,https,tcp,tls,crypto", fflags="nobuffer", **limits)
+    options = _options("http,https,tcp,tls,crypto", **_QUICK, **limits)
     try:
-        return _open(source, options=options, timeout=(READ_TIMEOUT_S, READ_TIMEOUT_S))
+        return _open(source, options=options, timeout=(OPEN_TIMEOUT_S, READ_TIMEOUT_S))
     except av.error.FFmpegError as error:
         if error.errno not in {errno.EIO, errno.EINVAL}:
             raise
-        advice = "redirects and playlists are not followed: name the address of the stream itself"
+        advice = (
+            "redirects are not followed, and playlists only where the address ends in .m3u8:"
+            " name the address of the stream itself"
+        )
         raise CameraError(source, f"{reason_of(error)}; {advice}") from error
 
 

@@ -3,72 +3,100 @@
 from __future__ import annotations
 
 import math
-import time
+import zlib
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, cast
+from typing import Final, TypeAlias, cast
 
 import av
 import av.container
 import av.error
 import av.logging
+import av.video.plane
 import cv2
 import numpy as np
 from av.video.reformatter import ColorRange
 
-from facerelay.edge.detect import Image
-from facerelay.edge.opening import MAX_PIXELS, CameraError, Container, open_file, reason_of
+from facerelay.edge.cameras.lull import Lull
+from facerelay.edge.cameras.opening import MAX_PIXELS, CameraError, Container, open_file, reason_of
+from facerelay.edge.cameras.raster import Image, Pixels, Planes, Raster
+
+Packet: TypeAlias = "av.Packet[av.VideoStream]"
 
 MAX_SIDE: Final = 16_384
 
 _MAX_STEP_S: Final = 10.0
 _MAX_DAMAGED: Final = 100
 _RATE: Final = 25.0
-NO_IMAGE: Final[Image] = np.empty((0, 0, 3), np.uint8)
-_TURN: Final = {90: cv2.ROTATE_90_COUNTERCLOCKWISE, -90: cv2.ROTATE_90_CLOCKWISE, 180: cv2.ROTATE_180}
+_PLANAR: Final = {"yuv420p", "yuvj420p", "yuv422p", "yuvj422p"}
+_TURN: Final = {
+    -180: cv2.ROTATE_180,
+    90: cv2.ROTATE_90_COUNTERCLOCKWISE,
+    -90: cv2.ROTATE_90_CLOCKWISE,
+    180: cv2.ROTATE_180,
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A picture that is made only when it is wanted: `pts` in seconds, `image()` height x width x 3, BGR."""
+    """A picture that is made only when it is wanted; see `Frame` for what is known of it.
+
+    `raster` gives None where no picture came.
+    """
 
     pts: float
-    image: Callable[[], Image]
+    raster: Callable[[], Raster | None]
     still: bool = False
+    dark: bool = False
 
 
-def read_file(path: Path) -> Generator[Picture, None, None]:
+def read_file(path: Path, lull: Lull | None = None) -> Generator[Picture, None, None]:
     """Yield the pictures of a video, a GIF or a still picture; damaged ones are left out.
+
+    Args:
+        path: the file.
+        lull: see `decode`.
 
     Raises:
         CameraError: it is none of these, or too large.
     """
     try:
         with open_file(path) as container:
-            yield from pictures(container, str(path))
+            yield from pictures(container, str(path), lull)
     except (av.error.FFmpegError, OSError) as error:
         raise CameraError(
             str(path), f"not a video or picture that can be read ({reason_of(error)})"
         ) from error
 
 
-def pictures(container: Container, source: str) -> Iterator[Picture]:
+def pictures(container: Container, source: str, lull: Lull | None = None) -> Iterator[Picture]:
     """Yield an open container's pictures, on a clock that starts near 0 and never goes back.
 
     Raises:
         CameraError: there are no pictures in it, they are too large, or nothing but damage.
     """
     clock, last = _Clock(), -math.inf
-    for frame in decode(container, source):
+    for frame in decode(container, source, lull=lull):
         last = clock.at(frame.time, _rate(container))
-        yield Picture(last, _converter(frame, source))
+        yield Picture(last, converter(frame, source))
     if last == -math.inf:
         raise CameraError(source, "there is no picture in it that can be read")
 
 
-def decode(container: Container, source: str) -> Iterator[av.VideoFrame]:
+def decode(
+    container: Container,
+    source: str,
+    wanted: Callable[[Packet], bool] | None = None,
+    lull: Lull | None = None,
+) -> Iterator[av.VideoFrame]:
     """Yield decoded frames, checked against the limits; damaged packets are left out.
+
+    Args:
+        container: open; its first video is read.
+        source: for errors.
+        wanted: is asked of each packet whether it is to be decoded; all are, if it is None.
+        lull: says which frames need not be decoded.
 
     Raises:
         CameraError: no video in it, frames too large, or nothing but damage.
@@ -82,7 +110,11 @@ def decode(container: Container, source: str) -> Iterator[av.VideoFrame]:
     codec.options = {"max_pixels": str(MAX_PIXELS)}
     codec.thread_count = 1
     damaged = 0
+    lull, flows = lull or Lull(), False
     for packet in _packets(container, stream):
+        if wanted is not None and packet.size and not wanted(packet):
+            continue
+        codec.skip_frame = lull.skips if flows else "DEFAULT"
         try:
             frames = packet.decode()
         except (av.error.ExitError, av.error.EOFError):
@@ -93,12 +125,14 @@ def decode(container: Container, source: str) -> Iterator[av.VideoFrame]:
                 raise CameraError(source, "its pictures are damaged") from error
             continue
         damaged = 0 if frames else damaged
+        lull.left_out += bool(flows and packet.size and not frames and codec.skip_frame != "DEFAULT")
+        flows = flows or bool(frames)
         for frame in frames:
             _check(frame, source)
             yield frame
 
 
-def _packets(container: Container, stream: av.VideoStream) -> Iterator[av.Packet[av.VideoStream]]:
+def _packets(container: Container, stream: av.VideoStream) -> Iterator[Packet]:
     while True:
         try:
             yield from container.demux(stream)
@@ -115,31 +149,37 @@ def _check(frame: av.VideoFrame, source: str) -> None:
         )
 
 
-def to_bgr(frame: av.VideoFrame) -> Image:
-    """Return a decoded frame as height x width x 3, BGR, upright."""
-    if (
-        frame.format.name == "yuv420p"
-        and frame.color_range != ColorRange.JPEG
-        and frame.width % 2 == frame.height % 2 == 0
-    ):
-        # Half a millisecond less than FFmpeg's own conversion of a 720p frame.
-        image = cv2.cvtColor(frame.to_ndarray(), cv2.COLOR_YUV2BGR_I420)
-    else:
-        image = frame.to_ndarray(format="bgr24")
+def to_raster(frame: av.VideoFrame) -> Raster:
+    """Return a decoded frame upright: its planes as they are where they can be, else BGR."""
     turn = _TURN.get(frame.rotation)
-    return cast("Image", image if turn is None else cv2.rotate(image, turn))
+    if turn is None and frame.format.name in _PLANAR and frame.width % 2 == frame.height % 2 == 0:
+        full = frame.format.name.startswith("yuvj") or frame.color_range == ColorRange.JPEG
+        return Planes(*(_plane(plane) for plane in frame.planes), full=full)
+    image = cast("Image", frame.to_ndarray(format="bgr24"))
+    return Pixels(image if turn is None else cast("Image", cv2.rotate(image, turn)))
 
 
-def arriving(container: Container, source: str, begin: float) -> Iterator[Picture]:
-    """Yield a live container's pictures, each with the time it came, in seconds since `begin` (monotonic)."""
-    for frame in decode(container, source):
-        yield Picture(time.monotonic() - begin, _converter(frame, source))
+def _plane(plane: av.video.plane.VideoPlane) -> Image:
+    """Return a plane's pixels, height x width: a read-only view that keeps the frame alive."""
+    rows = np.frombuffer(memoryview(plane).toreadonly(), np.uint8).reshape(-1, plane.line_size)
+    return rows[: plane.height, : plane.width]
 
 
-def _converter(frame: av.VideoFrame, source: str) -> Callable[[], Image]:
-    def convert() -> Image:
+def fingerprint(frame: av.VideoFrame) -> int:
+    """Return a checksum of a frame's first plane: its brightness, or all of a packed format."""
+    plane, form = frame.planes[0], frame.format
+    bits = form.padded_bits_per_pixel if len(frame.planes) == 1 else 8 * -(-form.components[0].bits // 8)
+    rows = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)
+    # What lies between the rows is nobody's, and may change by itself.
+    return zlib.crc32(np.ascontiguousarray(rows[: plane.height, : plane.width * bits // 8]).data)
+
+
+def converter(frame: av.VideoFrame, source: str) -> Callable[[], Raster]:
+    """Return what turns a frame into a raster, or raises a `CameraError`."""
+
+    def convert() -> Raster:
         try:
-            return to_bgr(frame)
+            return to_raster(frame)
         except Exception as error:
             raise CameraError(source, f"a picture cannot be converted ({reason_of(error)})") from error
 

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from facerelay.edge.detect import Image
+from facerelay.edge.cameras.raster import Image
 
 WIDTH, HEIGHT = 1280, 720
 EYE_LEVEL: Final = 250

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from facerelay.edge.detect import Image
+from facerelay.edge.cameras.raster import Image
 
 _REMEDY: Final = "install them with: pip install 'facerelay[scene]', or name another source"
 _FEATHER: Final = 2.0
