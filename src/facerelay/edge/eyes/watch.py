@@ -1,0 +1,179 @@
+"""From frames to the faces worth sending: motion gate, search, tracks and policy in a row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Final, NamedTuple
+
+from facerelay.edge.cameras.camera import CameraError
+from facerelay.edge.cameras.frame import Frame
+from facerelay.edge.cameras.lull import Lull
+from facerelay.edge.cameras.raster import Raster
+from facerelay.edge.eyes.best import Look, Policy, Shot
+from facerelay.edge.eyes.detect import Detection
+from facerelay.edge.eyes.motion import Change, Motion
+from facerelay.edge.eyes.search import Search
+from facerelay.edge.eyes.track import Tracker, Update
+from facerelay.edge.eyes.zones import Zones
+
+_LULL_S: Final = 3.0
+"""Nothing has moved for so long: less is decoded until something does."""
+
+
+@dataclass(slots=True)
+class Counters:
+    """What a camera has seen so far.
+
+    Attributes:
+        frames: that the camera gave, those dropped before anybody saw them included.
+        inspected: frames that the detector was shown.
+        still: skipped, because nothing had changed; some of them were not even decoded.
+        late: skipped, because the camera was behind its time, or frames came faster than is asked for.
+        detections: in the frames inspected.
+        outside: those of them that lie in no zone.
+        shots: that came of them.
+        gaps: how often the camera was gone.
+        dark_s: seconds for which it was gone, in all.
+
+    What the gate refused is counted in the gate.
+    """
+
+    frames: int = 0
+    inspected: int = 0
+    still: int = 0
+    late: int = 0
+    detections: int = 0
+    outside: int = 0
+    shots: int = 0
+    gaps: int = 0
+    dark_s: float = 0.0
+
+
+class Seen(NamedTuple):
+    """One frame, what was made of each face in it, and what is sent of it: for who watches the watcher."""
+
+    frame: Frame
+    looks: list[Look]
+    shots: list[Shot]
+    inspected: bool
+
+
+@dataclass(kw_only=True)
+class Eyes:
+    """What looks at one camera's frames.
+
+    Attributes:
+        search: finds faces.
+        tracker: joins them to visits.
+        policy: chooses what is sent.
+        zones: where faces count, and what is never looked at.
+        motion: tells what need not be looked at; None looks at all.
+        lull: is told when nothing moves, so that less is decoded.
+        max_fps: frames looked at in a second, at most; 0 for all.
+        observe: is told of each frame.
+        counters: count.
+    """
+
+    search: Search
+    tracker: Tracker
+    policy: Policy
+    zones: Zones = field(default_factory=Zones)
+    motion: Motion | None = None
+    lull: Lull = field(default_factory=Lull)
+    max_fps: float = 0.0
+    observe: Callable[[Seen], None] | None = None
+    counters: Counters = field(default_factory=Counters)
+
+    _left_out: int = 0
+    _dark_since: float | None = None
+    _next_index: int = 0
+    _next_pts: float = 0.0
+    _last: Frame | None = None
+
+    def watch(self, frames: Iterable[Frame]) -> Iterator[Shot]:
+        """Yield the faces worth sending, as they are due, and at the end of the frames what is left.
+
+        Raises:
+            CameraError: what ended the frames; what was left is yielded before.
+        """
+        failure: CameraError | None = None
+        try:
+            for frame in frames:
+                yield from self._see(frame)
+        except CameraError as error:
+            failure = error
+        yield from self._finish()
+        if failure is not None:
+            raise failure
+
+    def _finish(self) -> list[Shot]:
+        shots = self.policy.finish(self.tracker.finish())
+        self.counters.shots += len(shots)
+        if shots and self.observe is not None and self._last is not None:
+            self.observe(Seen(self._last, [], shots, inspected=False))
+        return shots
+
+    def _see(self, frame: Frame) -> list[Shot]:
+        if frame.raster is not None:
+            frame = replace(frame, raster=self.zones.masked(frame.raster))
+        if not frame.blank and frame.pts < self._next_pts:
+            frame = replace(frame, late=True)
+        self._note(frame)
+        self._last = replace(frame, raster=None)
+        update, inspected = self._look(frame)
+        shots, looks = self.policy.update(frame, update)
+        self.counters.shots += len(shots)
+        if self.observe is not None:
+            self.observe(Seen(frame, looks, shots, inspected))
+        return shots
+
+    def _note(self, frame: Frame) -> None:
+        """Count a frame, those that were dropped before it, and how long the camera was gone."""
+        counters = self.counters
+        if frame.dark and self._dark_since is None:
+            counters.gaps += 1
+            self._dark_since = frame.pts
+        if self._dark_since is not None:
+            counters.dark_s += frame.pts - self._dark_since
+            self._dark_since = frame.pts if frame.dark else None
+        if not frame.blank:
+            dropped = max(0, frame.index - self._next_index)
+            self._next_index = frame.index + 1
+            counters.frames += 1 + dropped
+            still = min(dropped, self.lull.left_out - self._left_out) if self.lull.on else 0
+            self._left_out = self.lull.left_out
+            counters.still += still
+            counters.late += dropped - still
+
+    def _look(self, frame: Frame) -> tuple[Update, bool]:
+        """Return a frame's detections with their tracks, if it is worth a look, and whether it was."""
+        if frame.raster is None:
+            return self.tracker.miss(frame.pts), False
+        if frame.late:
+            self.counters.late += 1
+            return Update([], []), False
+        moving = None if frame.still else self.motion
+        change = Change.SOME if moving is None else moving.see(frame.raster, frame.pts)
+        self.lull.on = moving is not None and frame.pts - moving.moved_at >= _LULL_S
+        if change is Change.NONE and not self.tracker.coasting:
+            self.counters.still += 1
+            self.tracker.rest(frame.pts)
+            return Update([], []), False
+        if self.max_fps:
+            step = 1 / self.max_fps
+            self._next_pts = max(self._next_pts, frame.pts - step) + step
+        ended = self.tracker.finish() if change is Change.CUT else []
+        seen, gone = self.tracker.update(
+            frame.pts, self._detect(frame.raster), frame.raster, doubt=change is Change.JUMP
+        )
+        return Update(seen, ended + gone), True
+
+    def _detect(self, raster: Raster) -> list[Detection]:
+        """Return the faces in a picture that lie where they count."""
+        found = self.search.find(raster)
+        counted = [each for each in found if self.zones.hold(each, raster.size)]
+        self.counters.inspected += 1
+        self.counters.detections += len(found)
+        self.counters.outside += len(found) - len(counted)
+        return counted
