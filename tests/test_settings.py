@@ -7,7 +7,7 @@ import pytest
 from pydantic import BaseModel
 
 from facerelay import settings
-from facerelay.config import Config
+from facerelay.config import Camera, Config
 from facerelay.topics import FaceTopic, TopicError
 
 
@@ -55,6 +55,10 @@ def test_a_camera_can_be_named_by_flags_alone() -> None:
         ("site", ["--set site", "section.key=value"]),
         ("camera.7.name=x", ["--set camera.7.name", "count from 0"]),
         ("site.x=1", ["site"]),
+        ("visits.policy=worst", ["visits.policy", "'best', 'first-and-best' or 'every'", "one per visit"]),
+        ("picture.format=gif", ["picture.format", "'jpeg', 'png' or 'webp'"]),
+        ("picture.max_bytes=100", ["picture.max_bytes", "2000", "lower quality"]),
+        ("detect.tiles=9", ["detect.tiles", "less than or equal to 4"]),
     ],
 )  # fmt: skip
 def test_a_mistake_is_named_with_its_help_and_the_nearest_name(flag: str, words: list[str]) -> None:
@@ -63,6 +67,80 @@ def test_a_mistake_is_named_with_its_help_and_the_nearest_name(flag: str, words:
     for word in words:
         assert word in str(caught.value)
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("policy", ["best", "first-and-best"])
+def test_another_picture_of_a_visit_goes_with_the_policies_that_choose(policy: str) -> None:
+    assert load(None, f"visits.policy={policy}", "visits.again=true").visits.again
+    with pytest.raises(settings.ConfigError, match=r"visits: again does not go with policy .every."):
+        load(None, "visits.policy=every", "visits.again=true")
+
+
+CAMERA = ("camera.0.name=door", "camera.0.source=0")
+MASK = ((0.0, 0.0), (0.3, 0.0), (0.3, 0.2))
+
+
+def test_zones_and_masks_may_stand_in_a_file_in_the_environment_and_in_flags(tmp_path: Path) -> None:
+    path, json = tmp_path / "edge.toml", "[[[0, 0], [0.3, 0], [0.3, 0.2]]]"
+    path.write_text(f'[[camera]]\nname = "door"\nsource = "0"\nmasks = {json}\nzones = []\n')
+    for camera in (
+        load(path).camera[0],
+        load(None, *CAMERA, f"camera.0.masks={json}").camera[0],
+        load(None, *CAMERA, FACERELAY_CAMERA__0__MASKS=json).camera[0],
+    ):
+        assert camera.masks == (MASK,)
+        assert camera.zones == ()
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ("0.1, 0.2", "write it as JSON, such as [[["),
+        ("", "write it as JSON"),
+        ("[" * 100_000, "write it as JSON"),
+        ("7", "write a list of polygons"),
+        ("[[0, 0], [0.3, 0], [0.3, 0.2]]", "one more pair of brackets"),
+        ("[7]", "polygon 1: write all of them at once"),
+        ("[[[0, 0], [1, 0], [1, 1]], [[0, 0], [1, 1]]]", "polygon 2 has 2 corners: name 3 to 100"),
+        (f"[[{', '.join(['[0, 0]'] * 101)}]]", "polygon 1 has 101 corners"),
+        (f"[{', '.join(['[[0, 0], [1, 0], [1, 1]]'] * 33)}]", "33 polygons are more than 32"),
+        ("[[[0, 0], [0.5], [1, 1]]]", "polygon 1, corner 2: write two numbers, [x, y]"),
+        ('[[[0, 0], ["a", 1], [1, 1]]]', "polygon 1, corner 2: write two numbers"),
+        ("[[[0, 0], [true, 1], [1, 1]]]", "polygon 1, corner 2: write two numbers"),
+        ("[[[0, 0], [640, 0], [640, 480]]]", "corner 2: shares of the picture's width and height, 0 to 1"),
+        ("[[[0, 0], [NaN, 0], [1, 1]]]", "corner 2: shares"),
+        ("[[[0, 0], [-0.01, 0], [1, 1]]]", "corner 2: shares"),
+        ("[[[0, 0], [1, 1], [1, 0], [0, 1]]]", "its sides cross: name the corners in their order"),
+        ("[[[0, 0], [0.5, 0.5], [1, 1]]]", "polygon 1 has no area"),
+        ("[[[0.2, 0.2], [0.2, 0.2], [0.2, 0.2]]]", "polygon 1 has no area"),
+    ],
+)
+@pytest.mark.parametrize("setting", ["zones", "masks"])
+def test_a_wrong_polygon_is_named_with_what_to_write(setting: str, value: str, words: str) -> None:
+    with pytest.raises(settings.ConfigError) as caught:
+        load(None, *CAMERA, f"camera.0.{setting}={value}")
+    assert f"camera.0.{setting}: " in str(caught.value)
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "polygon",
+    [
+        [[0, 0], [1, 0], [1, 1], [0, 1]],
+        [[0, 0], [1, 0], [1, 1], [0.5, 0.1], [0, 1]],
+        [[0, 0], [0.5, 0], [0.5, 0], [1, 0], [1, 1]],
+        [[0, 0], [1, 0], [1, 1], [0, 1], [0, 0]],
+    ],
+    ids=["rectangle", "dent", "corner twice", "closed"],
+)
+def test_polygons_of_any_sane_form_are_taken(polygon: list[list[float]]) -> None:
+    (taken,) = Camera(name="door", source="0", zones=(polygon,)).zones
+    assert [list(corner) for corner in taken] == polygon
+
+
+def test_execution_providers_are_listed_with_commas() -> None:
+    flag = "detect.providers=CUDAExecutionProvider, CPUExecutionProvider"
+    assert load(None, flag).detect.providers == ("CUDAExecutionProvider", "CPUExecutionProvider")
 
 
 def test_two_cameras_of_one_name_are_refused() -> None:
@@ -108,6 +186,17 @@ def test_every_setting_has_a_title_and_a_line_of_help() -> None:
         for name, field in section.model_fields.items():
             assert field.title, f"{section.__name__}.{name}"
             assert field.description, f"{section.__name__}.{name}"
+            assert len(f"# {field.title}: {field.description}") <= 110, f"{section.__name__}.{name}"
+
+
+def test_a_written_camera_shows_how_its_masks_are_set(tmp_path: Path) -> None:
+    text = settings.template(settings.EDGE, {"camera": [{"name": "door", "source": "0"}]})
+    path = tmp_path / "edge.toml"
+    path.write_text(text.replace("# masks = []", "masks = [[[0, 0], [0.3, 0], [0.3, 0.2]]]"))
+    assert load(path).camera[0].masks == (MASK,)
+    given = settings.template(settings.EDGE, {"camera": [{"name": "door", "source": "0", "masks": [MASK]}]})
+    path.write_text(given)
+    assert load(path).camera[0].masks == (MASK,)
 
 
 def test_a_password_is_read_from_its_file_and_never_shown(tmp_path: Path) -> None:

@@ -20,9 +20,11 @@ from facerelay.sections import (
     MessageLimits,
     Outbox,
     PictureFormat,
+    Preview,
     Section,
     Store,
     Topics,
+    Uplink,
     Visits,
 )
 from facerelay.topics import FaceTopic
@@ -63,7 +65,11 @@ class Config(Section):
     picture: PictureFormat = Field(
         PictureFormat(), title="Picture", description="How a face is cut out and encoded."
     )
+    preview: Preview = Field(
+        Preview(), title="Preview", description="The page that shows what the cameras see."
+    )
     outbox: Outbox = Field(Outbox(), title="Outbox", description="The only queue, on the edge's disk.")
+    uplink: Uplink = Field(Uplink(), title="Uplink", description="What the line to the cloud may carry.")
     forward: Forward = Field(Forward(), title="Forwarder", description="The forwarder.")
     bucket: Bucket = Field(Bucket(), title="Bucket", description="Where faces are stored.")
     store: Store = Field(Store(), title="Store", description="The store.")

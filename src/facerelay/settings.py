@@ -22,7 +22,7 @@ _NOT_SETTINGS: Final = {"FACERELAY_MEDIA", "FACERELAY_CONFIG"}
 _MAX_CONFIG_BYTES: Final = 1_000_000
 EDGE: Final = (
     "site", "delivery", "qos", "direct", "broker", "cloud", "topics", "limits", "camera", "detect",
-    "visits", "picture", "outbox", "forward",
+    "visits", "picture", "preview", "outbox", "uplink", "forward",
 )  # fmt: skip
 CLOUD: Final = ("delivery", "qos", "broker", "topics", "limits", "bucket", "store", "gallery")
 
@@ -184,4 +184,6 @@ def _toml(value: Any) -> str:  # noqa: ANN401 - any TOML value
         return str(value).lower()
     if isinstance(value, int | float):
         return repr(value)
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_toml, value))}]"
     return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")
