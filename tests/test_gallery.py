@@ -130,7 +130,7 @@ def test_only_faces_are_served(tmp_path: Path, caplog: pytest.LogCaptureFixture)
 def test_half_requests_keep_nobody_out(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("facerelay.cloud.gallery._IDLE_S", 1.0)
+    monkeypatch.setattr("facerelay.web._IDLE_S", 1.0)
 
     async def scenario() -> None:
         task, port = await serving(f"file://{tmp_path}", caplog)
