@@ -15,7 +15,7 @@ from PIL import Image
 from buckets import seaweed
 from chains import facerelay
 from conftest import need
-from facerelay.edge.scene import Scene
+from facerelay.edge.cameras.scene import Scene
 
 VISITS = Scene().visits
 

@@ -3,76 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import functools
-import logging
 import re
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 from rich.console import Console
 
 from facerelay import __version__, settings
 from facerelay.commands import running
+from facerelay.commands.entry import Commands, settings_options, with_settings
 from facerelay.config import Config
 from facerelay.face import SLUG
 
-F = TypeVar("F", bound=Callable[..., Any])
-log = logging.getLogger("facerelay")
 
-_CONFIG_HELP = "The settings (`facerelay init` writes them)."
-_SET_HELP = "One setting over those of the file, such as broker.url=mqtt://host:1883."
-
-
-def _options(command: F) -> F:
-    command = click.option(
-        "-c", "--config", type=click.Path(path_type=Path), envvar="FACERELAY_CONFIG", help=_CONFIG_HELP
-    )(command)
-    return click.option("--set", "flags", multiple=True, metavar="KEY=VALUE", help=_SET_HELP)(command)
-
-
-def _settings(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the two options, and what they come to: the settings of this machine."""
-
-    @functools.wraps(command)
-    def loaded(config: Path | None, flags: tuple[str, ...], **rest: Any) -> None:  # noqa: ANN401 - click's options
-        command(settings.load(config, flags=flags), **rest)
-
-    return _options(loaded)
-
-
-class _Group(click.Group):
-    """Turns what can go wrong into a line that says what to do, and an exit code."""
-
-    def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - click's own type
-        try:
-            return super().invoke(ctx)
-        except settings.ConfigError as error:
-            click.echo(f"facerelay: {error}", err=True)
-            ctx.exit(2)
-        except (click.exceptions.Exit, click.ClickException, click.Abort):
-            raise
-        except ModuleNotFoundError as error:
-            click.echo(f"facerelay: {error.name} is not installed: pip install 'facerelay[all]'", err=True)
-            ctx.exit(2)
-        except BrokenPipeError:
-            ctx.exit(0)  # whoever reads has enough, as `head` has
-        except Exception as error:
-            if _unexpected(error):
-                raise
-            click.echo(f"facerelay: {error}", err=True)
-            ctx.exit(1)
-
-
-def _unexpected(error: Exception) -> bool:
-    """Whether an error is a fault of ours, and so deserves its traceback."""
-    ours = type(error).__module__.startswith("facerelay.")
-    return not (ours or isinstance(error, OSError))
-
-
-@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__)
 @click.option("-v", "--verbose", is_flag=True, help="Log more.")
 @click.option("--parent", type=int, hidden=True, help="End when this process is gone.")
@@ -86,7 +32,8 @@ def main(*, verbose: bool, parent: int | None) -> None:
 @main.command()
 @click.option(
     "--source",
-    help="A camera's number, a file, a folder of clips, a URL; else a webcam, or the built-in scene.",
+    help="A camera's number, a file, a folder, numbered pictures (shot-%04d.jpg), a URL (RTSP, HTTP, HLS),"
+    " mqtt:TOPIC; else a webcam, or the built-in scene.",
 )
 @click.option("--bucket", help="Where to store: a folder, or s3://bucket (keys from the environment).")
 @click.option(
@@ -138,21 +85,25 @@ def demo(**options: Any) -> None:  # noqa: ANN401 - click's options
 
 
 @main.command()
-@_settings
+@with_settings
 @click.option(
     "--exit", "until_end", is_flag=True, help="End when the cameras have ended and all faces have an answer."
 )
-def capture(known: Config, *, until_end: bool) -> None:
+@click.option("--preview", is_flag=True, help="Show on a page what the cameras see, and why a face is sent.")
+def capture(known: Config, *, until_end: bool, preview: bool) -> None:
     """Watch the cameras, keep their faces in the outbox, and send them."""
     from facerelay.edge.capture import capture as role  # noqa: PLC0415 - a command loads what it needs
+    from facerelay.edge.preview import previewing  # noqa: PLC0415 - as above
 
     if not known.camera:
         raise settings.ConfigError("no camera: add a [[camera]] with a name and a source")
-    running.run(lambda stop: role(known, running.connector(known), stop=stop, until_end=until_end))
+    connect = running.connector(known)
+    with previewing(known.preview, wanted=preview) as observe:
+        running.run(lambda stop: role(known, connect, stop=stop, until_end=until_end, observe=observe))
 
 
 @main.command()
-@_settings
+@with_settings
 def broker(known: Config) -> None:
     """Run the embedded MQTT broker at this side's address."""
     from facerelay.link.broker import run_broker  # noqa: PLC0415 - a command loads what it needs
@@ -162,7 +113,7 @@ def broker(known: Config) -> None:
 
 
 @main.command()
-@_settings
+@with_settings
 def forward(known: Config) -> None:
     """Carry faces from this side's broker to the cloud's, and receipts back."""
     from facerelay.link.forward import forward as role  # noqa: PLC0415 - a command loads what it needs
@@ -178,7 +129,7 @@ def forward(known: Config) -> None:
 
 
 @main.command()
-@_settings
+@with_settings
 def store(known: Config) -> None:
     """Save what arrives at this side's broker to the bucket, and answer with receipts."""
     from facerelay.cloud.store import serve_store  # noqa: PLC0415 - a command loads what it needs
@@ -191,7 +142,7 @@ def store(known: Config) -> None:
 
 
 @main.command()
-@_settings
+@with_settings
 def gallery(known: Config) -> None:
     """Show the latest faces of the bucket on a page, on loopback."""
     from facerelay.cloud.gallery import serve_gallery  # noqa: PLC0415 - a command loads what it needs
@@ -210,7 +161,7 @@ def init(side: str, path: Path | None) -> None:
 
 
 @main.command()
-@_options
+@settings_options
 @click.option("--audit", "prove", is_flag=True, help="Prove the books from the bucket's own bytes.")
 @click.option("--bucket", help="The bucket to audit, if the settings name none.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
@@ -232,7 +183,7 @@ def ledger(
 
 
 @main.command()
-@_settings
+@with_settings
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--camera", default="send", show_default=True, help="The camera to send as.")
 @click.option("--timeout", default=30.0, show_default=True, help="Seconds to wait for the receipts.")
@@ -245,8 +196,26 @@ def send(known: Config, files: tuple[Path, ...], camera: str, timeout: float) ->
     sys.exit(running.run(lambda _: work(known, files, camera=camera, timeout=timeout)))
 
 
+@main.command()
+@settings_options
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--draw", type=click.Path(path_type=Path), help="A folder for copies with the faces drawn in.")
+@click.option("--model", help="auto, yunet, opencv, haar, or a plugin's name: detect.model.")
+@click.option("--threshold", help="The least score of a face: detect.threshold.")
+@click.option("--size", help="Long side of the picture that the detector sees: detect.size.")
+@click.option("--tiles", help="For small faces, look at N x N parts as well: detect.tiles.")
+def detect(
+    config: Path | None, flags: tuple[str, ...], *, files: tuple[Path, ...], draw: Path | None, **said: str
+) -> None:
+    """Find the faces in pictures: a line of JSON each, in pixels of the picture as it is displayed."""
+    from facerelay.commands.detect import detect as work  # noqa: PLC0415 - a command loads what it needs
+
+    given = [f"detect.{name}={value}" for name, value in said.items() if value is not None]
+    sys.exit(work(settings.load(config, flags=(*flags, *given)), files, draw=draw))
+
+
 @main.command("ls")
-@_settings
+@with_settings
 @click.argument("prefix", default="faces/")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 def list_(known: Config, prefix: str, *, as_json: bool) -> None:
@@ -257,7 +226,7 @@ def list_(known: Config, prefix: str, *, as_json: bool) -> None:
 
 
 @main.command()
-@_settings
+@with_settings
 @click.argument("keys", nargs=-1, required=True)
 @click.option("-o", "--output", type=click.Path(path_type=Path), default=".", help="The folder to write to.")
 def get(known: Config, keys: tuple[str, ...], output: Path) -> None:
@@ -268,7 +237,7 @@ def get(known: Config, keys: tuple[str, ...], output: Path) -> None:
 
 
 @main.command()
-@_settings
+@with_settings
 @click.option("--id", "ids", multiple=True, help="A face's id; may be said again.")
 @click.option("--site", help="All faces of a site.")
 @click.option("--camera", help="All faces of a camera of that site.")
@@ -298,7 +267,7 @@ def erase(known: Config, *, yes: bool, **chosen: Any) -> None:  # noqa: ANN401 -
 
 
 @main.command()
-@_settings
+@with_settings
 def doctor(known: Config) -> None:
     """Check cameras, model, brokers, bucket and clock, and say what to do."""
     from facerelay.commands.doctor import examine  # noqa: PLC0415 - a command loads what it needs
@@ -312,7 +281,7 @@ def bridge() -> None:
 
 
 @bridge.command("mosquitto")
-@_settings
+@with_settings
 def bridge_mosquitto(known: Config) -> None:
     """Print the bridge as Mosquitto's configuration, for the edge's mosquitto.conf."""
     from facerelay.commands.bridge import bridge_config  # noqa: PLC0415 - a command loads what it needs

@@ -170,9 +170,15 @@ class Latency(_Wire):
 
 
 class Account(_Wire):
-    """One camera's books: `captured = stored (or sent) + waiting + dropped + refused + erased`."""
+    """One camera's books: `captured = stored (or sent) + waiting + dropped + refused + erased`.
+
+    `frames` are all that the camera gave: `inspected` by the detector, or `skipped`. `gaps` counts how
+    often the camera was gone, `dark_s` for how many seconds in all.
+    """
 
     frames: Count = 0
+    inspected: Count = 0
+    skipped: Count = 0
     detections: Count = 0
     captured: Count = 0
     stored: Count = 0
@@ -183,6 +189,8 @@ class Account(_Wire):
     erased: Count = 0
     duplicates: Count = 0
     bytes: Count = 0
+    gaps: Count = 0
+    dark_s: Count = 0
     latency_ms: Latency = Latency()
     reasons: Annotated[dict[Reason, Count], Field(max_length=64)] = {}
 

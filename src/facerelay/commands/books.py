@@ -23,9 +23,10 @@ from facerelay.topics import Account, Ledger, WireError
 log = logging.getLogger(__name__)
 
 _COLUMNS: Final = (
-    "frames", "captured", "stored", "sent", "waiting", "dropped", "refused", "erased", "duplicates", "bytes",
+    "frames", "inspected", "captured", "stored", "sent", "waiting", "dropped", "refused", "erased",
+    "duplicates", "bytes", "gaps",
 )  # fmt: skip
-
+_UNSHOWN: Final = ("detections", "skipped", "dark_s")
 
 _ALWAYS: Final = ("frames", "captured", "stored", "waiting")
 _DAY: Final = 86_400
@@ -87,7 +88,7 @@ async def reported(config: Config) -> Ledger:
 
 def _sum(one: Account, other: Account) -> Account:
     """Add two outboxes' books of one camera; of latencies the worse is kept."""
-    counts = {name: getattr(one, name) + getattr(other, name) for name in (*_COLUMNS, "detections")}
+    counts = {name: getattr(one, name) + getattr(other, name) for name in (*_COLUMNS, *_UNSHOWN)}
     reasons = dict(Counter(one.reasons) + Counter(other.reasons))
     slower = max(one.latency_ms, other.latency_ms, key=lambda latency: latency.p99 or 0)
     return Account(latency_ms=slower, reasons=reasons, **counts)

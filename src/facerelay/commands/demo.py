@@ -25,7 +25,7 @@ from facerelay.commands.init import write_secret
 from facerelay.commands.show import Screen
 from facerelay.commands.supervise import FallenError, Role, free_ports, ours
 from facerelay.config import Config
-from facerelay.edge.camera import SCENE, expand, redact
+from facerelay.edge.cameras.camera import SCENE, expand, redact
 from facerelay.edge.schema import OutboxError
 from facerelay.settings import ConfigError
 from facerelay.topics import Ledger

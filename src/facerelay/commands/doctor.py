@@ -66,9 +66,13 @@ async def _broker(config: Config, broker: Broker, setting: str) -> str:
 
 
 async def _model(config: Config) -> str:
-    from facerelay.edge.detect import make_detector  # noqa: PLC0415 - the cloud has no detector
+    import numpy as np  # noqa: PLC0415 - the cloud has no detector
 
-    detector = await asyncio.to_thread(make_detector, config.detect.model)
+    from facerelay.edge.eyes.detect import configured  # noqa: PLC0415 - as above
+
+    detector = await asyncio.to_thread(configured, config.detect)
+    # A library that a network runs on may be there and yet fail at the first picture.
+    await asyncio.to_thread(detector.detect, np.zeros((64, 64, 3), np.uint8))
     return f"{type(detector).__name__} is ready"
 
 
@@ -77,16 +81,22 @@ def _camera_check(camera: Camera) -> Check:
 
 
 def _one_frame(camera: Camera) -> str:
-    from facerelay.edge.camera import expand, open_camera  # noqa: PLC0415 - the cloud has no camera
+    from facerelay.edge.cameras.camera import expand, open_camera  # noqa: PLC0415 - the cloud has no camera
+    from facerelay.edge.cameras.posted import is_topic  # noqa: PLC0415 - as above
 
+    sources = expand(camera.source)
+    if is_topic(camera.source):
+        return "its pictures come by MQTT: the topic can be taken"
     stop = threading.Event()
     timer = threading.Timer(_FRAME_S, stop.set)
     timer.start()
     try:
-        for _, source in expand(camera.source):
-            for frame in open_camera(source, pace=False, stop=stop):
-                height, width = frame.image.shape[:2]
-                return f"a frame of {width}x{height}"
+        for _, source in sources:
+            for frame in open_camera(
+                source, pace=False, stop=stop, fps=camera.fps, transport=camera.transport, freeze_s=0
+            ):
+                if not frame.blank:
+                    return f"a frame of {frame.size[0]}x{frame.size[1]}"
         raise CheckError(f"no frame in {_FRAME_S:.0f} s: see its source")
     finally:
         timer.cancel()

@@ -17,9 +17,9 @@ from facerelay import face, picture
 from facerelay.commands.running import connector
 from facerelay.config import Config
 from facerelay.edge import schema
+from facerelay.edge.cameras.raster import Image
 from facerelay.edge.capture import relaying
 from facerelay.edge.clock import clock_state
-from facerelay.edge.detect import Image
 from facerelay.edge.outbox import Outbox
 from facerelay.edge.watcher import encode_face
 

@@ -7,7 +7,7 @@ import logging
 import os
 import sqlite3
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Final
 
@@ -15,9 +15,13 @@ import cv2
 
 from facerelay import topics
 from facerelay.config import Camera, Config
-from facerelay.edge.detect import make_detector
+from facerelay.edge.budget import Budget
+from facerelay.edge.cameras.posted import GAP_S, Mailbox, PostOffice, is_topic
+from facerelay.edge.eyes.detect import configured
 from facerelay.edge.outbox import Outbox
+from facerelay.edge.preview import Observe
 from facerelay.edge.relay import Relay
+from facerelay.edge.thrift import Thrift
 from facerelay.edge.watcher import Watcher
 from facerelay.mqtt import Connect, Message, NotConnectedError, Session
 
@@ -26,6 +30,7 @@ log = logging.getLogger(__name__)
 _LEDGER_EVERY_S: Final = 10.0
 _LOOK_S: Final = 0.2
 _STUCK_S: Final = 60.0
+_PICTURES: Final = 16
 
 
 class StuckError(Exception):
@@ -61,7 +66,14 @@ def open_outbox(config: Config) -> Outbox:
     )
 
 
-async def capture(config: Config, connect: Connect, *, stop: asyncio.Event, until_end: bool = False) -> None:
+async def capture(
+    config: Config,
+    connect: Connect,
+    *,
+    stop: asyncio.Event,
+    until_end: bool = False,
+    observe: Observe | None = None,
+) -> None:
     """Watch the cameras and relay what they give, until `stop` is set.
 
     Args:
@@ -69,19 +81,24 @@ async def capture(config: Config, connect: Connect, *, stop: asyncio.Event, unti
         connect: makes the session with the edge's broker.
         stop: set it to end; what is in the outbox waits there for the next start.
         until_end: end by itself when the cameras have ended and every face has its answer.
+        observe: gives, for a camera and its settings, what is told of each of its frames.
 
     Raises:
         OutboxError: the outbox cannot be used.
+        CameraError: pictures are to come by MQTT from a topic that cannot be taken.
         CamerasFailedError: no camera could be watched.
         StuckError: with `until_end`, no answers come.
     """
     with open_outbox(config) as outbox:
-        async with relaying(config, outbox, connect):
-            await _watch(config, outbox, stop, until_end=until_end)
+        thrift = Thrift(min_quality=config.uplink.min_quality, min_side=config.uplink.min_side)
+        async with relaying(config, outbox, connect, thrift=thrift):
+            await _watch(config, outbox, connect, stop, thrift, until_end=until_end, observe=observe)
 
 
 @asynccontextmanager
-async def relaying(config: Config, outbox: Outbox, connect: Connect) -> AsyncIterator[Relay]:
+async def relaying(
+    config: Config, outbox: Outbox, connect: Connect, *, thrift: Thrift | None = None
+) -> AsyncIterator[Relay]:
     """Relay an outbox to the broker for as long as the block runs; its ledger is published meanwhile."""
     owners = {(config.site, outbox.id), *await asyncio.wrap_future(outbox.owners())}
     for site in {site for site, _ in owners} - {config.site}:
@@ -112,6 +129,7 @@ async def relaying(config: Config, outbox: Outbox, connect: Connect) -> AsyncIte
     async def publish(topic: str, payload: bytes) -> None:
         await session.publish(topic, payload, qos=config.level)
 
+    hours = config.outbox.expire_hours
     relay = Relay(
         outbox,
         topic=config.face_topic,
@@ -120,6 +138,9 @@ async def relaying(config: Config, outbox: Outbox, connect: Connect) -> AsyncIte
         window_bytes=config.outbox.window_bytes,
         overdue_s=config.outbox.overdue_s,
         max_unanswered=config.outbox.max_unanswered,
+        budget=Budget(per_second=config.uplink.bytes_per_second, per_day=config.uplink.bytes_per_day),
+        thrift=thrift,
+        expire_s=hours and 3600 * hours,
     )
     async with session, asyncio.TaskGroup() as group:
         parts = [
@@ -174,47 +195,104 @@ async def _tell_ledger(outbox: Outbox, session: Session) -> None:
             await session.publish(topics.ledger(site, outbox.id), payload, qos=0, retain=True)
 
 
-async def _watch(config: Config, outbox: Outbox, stop: asyncio.Event, *, until_end: bool) -> None:
+async def _watch(
+    config: Config,
+    outbox: Outbox,
+    connect: Connect,
+    stop: asyncio.Event,
+    thrift: Thrift,
+    *,
+    until_end: bool,
+    observe: Observe | None,
+) -> None:
     """Run the cameras' threads until `stop`, or until they and the outbox have come to an end."""
     halt = threading.Event()
     cv2.setNumThreads(1)  # the cameras' threads are the parallel work
-    detect = config.detect
-    detector = await asyncio.to_thread(
-        make_detector, detect.model, threshold=detect.threshold, size=detect.size
-    )
+    detector = await asyncio.to_thread(configured, config.detect)
     turn = threading.Semaphore(os.cpu_count() or 1)
-    watchers = [
-        Watcher(
+    watchers: list[Watcher] = []
+
+    def watch(camera: Camera, mailbox: Mailbox | None = None) -> None:
+        known = config if mailbox is None else _patient(config)
+        watcher = Watcher(
             camera,
-            config=config,
+            config=known,
             detector=detector,
             outbox=outbox,
             stop=halt,
             turn=turn if _recorded(camera) else None,
             loop=not until_end,
+            mailbox=mailbox,
+            thrift=thrift,
+            observe=observe and observe(camera, known),
         )
-        for camera in config.camera
-    ]
+        watchers.append(watcher)
+        watcher.start()
+
+    office = PostOffice(config.camera, limits=config.limits.face, own=config.face_topic, appear=watch)
     try:
-        for watcher in watchers:
-            watcher.start()
-        while any(watcher.is_alive() for watcher in watchers) and not stop.is_set():
-            await _pause(stop, _LOOK_S)
-        failures = [str(watcher.failure) for watcher in watchers if watcher.failure]
-        if failures and len(failures) == len(watchers):
-            raise CamerasFailedError("; ".join(failures))
-        if until_end:
-            await _answered(outbox, stop)
-        else:
-            await stop.wait()
+        async with _open_office(office, connect, f"{config.site}-capture-{outbox.id[:8]}-pictures"):
+            for camera in config.camera:
+                if not is_topic(camera.source):
+                    watch(camera)
+            while (office.filters or any(each.is_alive() for each in watchers)) and not stop.is_set():
+                await _pause(stop, _LOOK_S)
+            await _ended(watchers, outbox, stop, until_end=until_end)
     finally:
         halt.set()
         await asyncio.gather(*(asyncio.to_thread(watcher.join, 5) for watcher in watchers if watcher.ident))
 
 
+async def _ended(
+    watchers: Sequence[Watcher], outbox: Outbox, stop: asyncio.Event, *, until_end: bool
+) -> None:
+    """Wait for what is to be waited for when the cameras have come to an end."""
+    failures = [str(watcher.failure) for watcher in watchers if watcher.failure]
+    if failures and len(failures) == len(watchers):
+        raise CamerasFailedError("; ".join(failures))
+    if until_end:
+        await _answered(outbox, stop)
+    else:
+        await stop.wait()
+
+
+@asynccontextmanager
+async def _open_office(office: PostOffice, connect: Connect, client_id: str) -> AsyncIterator[None]:
+    """Take in pictures that come by MQTT, for cameras that have theirs from there, while the block runs."""
+    if not office.filters:
+        yield
+        return
+    # Of its own: a flood of pictures must not hold up the receipts.
+    session = connect(
+        client_id=client_id, subscribe=office.filters, clean=True, window=_PICTURES,
+        on_state=office.set_connected,
+    )  # fmt: skip
+    office.open()
+    async with session, asyncio.TaskGroup() as group:
+        part = group.create_task(_take_pictures(session, office))
+        try:
+            yield
+        finally:
+            part.cancel()
+
+
+async def _take_pictures(session: Session, office: PostOffice) -> None:
+    async for message in session:
+        try:
+            office.take(message.topic, message.payload, retained=message.retain)
+        finally:
+            message.ack()
+
+
+def _patient(config: Config) -> Config:
+    """Return the settings for pictures that come one by one: a visit lives through longer gaps."""
+    visits = config.visits.model_copy(update={"gap_s": max(GAP_S, config.visits.gap_s)})
+    return config.model_copy(update={"visits": visits})
+
+
 def _recorded(camera: Camera) -> bool:
     """Whether it plays as fast as it can, so that too many at once only take turns anyway."""
-    return not camera.pace
+    return not camera.pace and not is_topic(camera.source)
 
 
 async def _answered(outbox: Outbox, stop: asyncio.Event) -> None:

@@ -6,31 +6,40 @@ import logging
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Final
 
 from facerelay import face
 from facerelay.config import Camera, Config
-from facerelay.edge.best import BestShot, EveryNth, Policy, Shot
-from facerelay.edge.camera import CameraError, Frame, open_camera
+from facerelay.edge.cameras.camera import CameraError, open_camera
+from facerelay.edge.cameras.frame import Frame
+from facerelay.edge.cameras.posted import Mailbox
+from facerelay.edge.cameras.raster import Image
 from facerelay.edge.clock import clock_state
-from facerelay.edge.crop import encode
-from facerelay.edge.detect import Detector, Image
-from facerelay.edge.eyes import Counters, watch
+from facerelay.edge.eyes.best import BestShot, EveryNth, Policy, Shot
+from facerelay.edge.eyes.crop import align, encode, room_to_turn
+from facerelay.edge.eyes.detect import Detection, Detector
+from facerelay.edge.eyes.motion import Motion
+from facerelay.edge.eyes.quality import Gate
+from facerelay.edge.eyes.search import Search
+from facerelay.edge.eyes.track import Tracker
+from facerelay.edge.eyes.watch import Eyes, Seen
+from facerelay.edge.eyes.zones import Zones
 from facerelay.edge.outbox import Outbox
-from facerelay.edge.quality import Gate
 from facerelay.edge.schema import OutboxError
-from facerelay.edge.track import Tracker
+from facerelay.edge.thrift import Thrift
 from facerelay.sections import PictureFormat
+from facerelay.seldom import Seldom
 
 log = logging.getLogger(__name__)
+_seldom = Seldom(log)
 
 _COUNT_EVERY_S: Final = 1.0
 _FIRST_PAUSE_S: Final = 0.5
 _LONGEST_PAUSE_S: Final = 30.0
-_SHRINK: Final = 0.75
-_LEAST_SIDE: Final = 16
+_AROUND_EXIF: Final = 32
+"""Bytes of a picture's container, at most, that hold the EXIF block."""
 
 
 class Watcher(threading.Thread):
@@ -44,6 +53,9 @@ class Watcher(threading.Thread):
         stop: set it to end.
         turn: held while frames are taken: limits how many recordings play at once.
         loop: play the built-in scene again and again.
+        observe: is told of each frame, in this thread.
+        mailbox: where its pictures come by MQTT; None opens the camera's source.
+        thrift: knows how small pictures are to be on a thin line; None leaves them as they are.
 
     Attributes:
         failure: why the camera could not be opened, or its faces not be kept; None if all went well.
@@ -59,6 +71,9 @@ class Watcher(threading.Thread):
         stop: threading.Event,
         turn: AbstractContextManager[object] | None = None,
         loop: bool = False,
+        observe: Callable[[Seen], None] | None = None,
+        mailbox: Mailbox | None = None,
+        thrift: Thrift | None = None,
     ) -> None:
         super().__init__(name=f"camera {camera.name}", daemon=True)
         self._camera = camera
@@ -68,8 +83,19 @@ class Watcher(threading.Thread):
         self._stop_event = stop
         self._turn = turn or nullcontext()
         self._loop = loop
-        self._gate = Gate(min_eyes=config.visits.min_eyes)
-        self._counters = Counters()
+        self._mailbox = mailbox
+        self._thrift = thrift or Thrift()
+        self._gate = Gate(min_eyes=config.visits.min_eyes, min_sharpness=config.visits.min_sharpness)
+        visits, detect = config.visits, config.detect
+        self._eyes = Eyes(
+            search=Search(detector, tiles=detect.tiles),
+            tracker=Tracker(gap_s=visits.gap_s, rest_s=visits.rest_s),
+            policy=self._policy(),
+            zones=Zones(zones=camera.zones, masks=camera.masks),
+            motion=Motion() if detect.motion else None,
+            max_fps=detect.max_fps,
+            observe=observe,
+        )
         self._counted: dict[str, int] = {}
         self._now = self._next_count = 0.0
         self.failure: Exception | None = None
@@ -80,7 +106,7 @@ class Watcher(threading.Thread):
             with self._turn:
                 self._watch()
             if not self._stop_event.is_set():
-                log.info("camera %s: ended after %d frames", self._camera.name, self._counters.frames)
+                log.info("camera %s: ended after %d frames", self._camera.name, self._eyes.counters.frames)
         except (CameraError, OutboxError, OSError) as error:
             self.failure = error
             log.error("camera %s: %s", self._camera.name, error)  # noqa: TRY400 - the message is for a user
@@ -91,34 +117,55 @@ class Watcher(threading.Thread):
             self._count()
 
     def _watch(self) -> None:
-        shots = watch(
-            self._frames(),
-            detector=self._detector,
-            tracker=Tracker(gap_s=self._config.visits.gap_s),
-            policy=self._policy(),
-            counters=self._counters,
-        )
-        for shot in shots:
+        for shot in self._eyes.watch(self._frames()):
             self._keep(shot)
 
     def _policy(self) -> Policy:
-        visits, margin = self._config.visits, self._config.picture.margin
+        visits, picture = self._config.visits, self._config.picture
+        margin = room_to_turn(picture.margin) if picture.align else picture.margin
         if visits.policy == "every":
             return EveryNth(every=visits.every, margin=margin)
-        return BestShot(gate=self._gate, wait_s=visits.wait_s, margin=margin)
+        return BestShot(
+            gate=self._gate, wait_s=visits.wait_s, margin=margin,
+            first=visits.policy == "first-and-best", again=visits.again,
+        )  # fmt: skip
 
     def _frames(self) -> Iterator[Frame]:
+        try:
+            for frame in self._opened():
+                self._now = frame.time.timestamp()
+                yield frame
+                if time.monotonic() >= self._next_count:
+                    self._next_count = time.monotonic() + _COUNT_EVERY_S
+                    self._count()
+                    self._count_refused()
+        finally:
+            self._count_refused()
+
+    def _opened(self) -> Iterator[Frame]:
+        if self._mailbox is not None:
+            return self._mailbox.frames(self._stop_event)
         camera = self._camera
-        for frame in open_camera(camera.source, pace=camera.pace, stop=self._stop_event, loop=self._loop):
-            self._now = frame.time.timestamp()
-            yield frame
-            if time.monotonic() >= self._next_count:
-                self._next_count = time.monotonic() + _COUNT_EVERY_S
-                self._count()
+        return open_camera(
+            camera.source, pace=camera.pace, stop=self._stop_event, loop=self._loop,
+            fps=camera.fps, transport=camera.transport, freeze_s=camera.freeze_s, lull=self._eyes.lull,
+        )  # fmt: skip
+
+    def _count_refused(self) -> None:
+        """Write down which pictures that came by MQTT were not taken."""
+        refused = self._mailbox.refused() if self._mailbox is not None else {}
+        if refused:
+            named = {f"posted:posted-{reason}": n for reason, n in refused.items()}
+            self._outbox.count(self._config.site, self._camera.name, **named)
 
     def _count(self) -> None:
         """Write down how far the counters have come since the last time."""
-        now = {"frames": self._counters.frames, "detections": self._counters.detections}
+        seen = self._eyes.counters
+        now = {
+            "frames": seen.frames, "inspected": seen.inspected, "skipped": seen.still + seen.late,
+            "skipped:still": seen.still, "skipped:late": seen.late, "detections": seen.detections,
+            "gaps": seen.gaps, "dark_s": int(seen.dark_s), "gate:outside": seen.outside,
+        }  # fmt: skip
         now |= {f"gate:{reason}": n for reason, n in self._gate.refused.items()}
         more = {name: n - self._counted.get(name, 0) for name, n in now.items()}
         self._counted = now
@@ -127,6 +174,8 @@ class Watcher(threading.Thread):
 
     def _keep(self, shot: Shot) -> None:
         """Capture a face: it is in the outbox, on disk, when this returns; a full disk is waited for."""
+        image = self._cut(shot)
+        form, thinned = self._thrift.encoding(self._config.picture, max(image.shape[:2]))
         known = face.Face(
             id=face.new_id(),
             outbox=self._outbox.id,
@@ -142,29 +191,56 @@ class Watcher(threading.Thread):
             parts=shot.parts,
             track=shot.track,
             clock=clock_state(),
+            thinned=thinned,
         )
-        form, most = self._config.picture, self._outbox.max_message
-        sealed = encode_face(known, shot.crop, form=form, most=most)
+        sealed = encode_face(known, image, form=form, most=self._outbox.max_message)
         chosen, pause = self._now, _FIRST_PAUSE_S
         while True:
             try:
-                return self._outbox.put(sealed, chosen=chosen).result()
+                self._outbox.put(sealed, chosen=chosen).result()
+                break
             except sqlite3.OperationalError as error:
                 log.error("the outbox does not take a face: %s: see that its disk has room", error)  # noqa: TRY400 - the message is for a user
                 if self._stop_event.wait(pause):
                     raise OutboxError(f"{self._outbox.path}: {error}") from error
                 pause = min(2 * pause, _LONGEST_PAUSE_S)
+        if thinned is not None:
+            self._outbox.count(known.site, known.camera, **{"picture:thinned": 1})
+
+    def _cut(self, shot: Shot) -> Image:
+        """Return the face as it is to be encoded: upright, if that is asked for."""
+        if not self._config.picture.align:
+            return shot.crop
+        (x, y, w, h), (left, top, _, _) = shot.detection.box, shot.crop_box
+        landmarks = tuple((px - left, py - top) for px, py in shot.detection.landmarks)
+        placed = Detection((x - left, y - top, w, h), shot.detection.score, landmarks)
+        return align(shot.crop, placed, margin=self._config.picture.margin, look=self._detector.detect)
 
 
 def encode_face(known: face.Face, image: Image, *, form: PictureFormat, most: int) -> face.Sealed:
-    """Encode a crop as the settings say, smaller if it must be, and freeze it in at most `most` bytes."""
-    side = form.max_side
-    while True:
-        encoded = encode(image, format=form.format, quality=form.quality, grey=form.grey, max_side=side)
-        sealed = face.seal(known, encoded)
-        if len(sealed.data) <= most or side < _LEAST_SIDE:
-            return sealed
-        side = int(min(side, max(image.shape[:2])) * _SHRINK)
+    """Encode a crop as the settings say, and freeze it with what is known of the face.
+
+    Args:
+        known: the face.
+        image: height x width x 3, BGR.
+        form: how; its target of bytes counts what is known of the face as well.
+        most: bytes of a message, at most. A picture that cannot be made so small is returned all the same.
+    """
+    limit = min(most, form.max_bytes or most)
+    encoded = encode(
+        image,
+        format=form.format,
+        quality=form.quality,
+        grey=form.grey,
+        max_side=form.max_side,
+        max_bytes=max(1, limit - len(known.exif()) - _AROUND_EXIF),
+    )
+    sealed = face.seal(known, encoded)
+    if len(sealed.data) > limit:
+        setting = "limits.message_bytes" if limit == most else "picture.max_bytes"
+        words = "camera %s: a face has %d bytes, over %s = %d, and cannot be made smaller"
+        _seldom.say(logging.WARNING, setting, words, known.camera, len(sealed.data), setting, limit)
+    return sealed
 
 
 def _whole(box: tuple[float, float, float, float], frame: tuple[int, int]) -> tuple[int, int, int, int]:
