@@ -1,0 +1,1 @@
+"""What cameras' pictures become, accuracy and speed side by side: `python -m bench.eyes`."""
