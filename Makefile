@@ -5,8 +5,10 @@ BIN := $(VENV)/bin
 DEMO ?= --exit --pace
 WORKERS ?= 2
 MEDIA ?= $(FACERELAY_MEDIA)
+SECONDS ?= 1800
+SEED ?= 1
 
-.PHONY: demo test check bench test-setup clean
+.PHONY: demo test check bench bench-eyes soak test-setup clean
 
 demo: $(VENV)/.demo
 	$(BIN)/facerelay demo $(DEMO)
@@ -22,10 +24,18 @@ check: $(VENV)/.dev
 bench: $(VENV)/.dev
 	$(BIN)/python -m bench.chain $(BENCH)
 
+bench-eyes: $(VENV)/.dev
+	FACERELAY_MEDIA="$(MEDIA)" $(BIN)/python -m bench.eyes $(BENCH)
+
+# Breaks the chain by a seed for so many seconds, then audits it; as root it fills a disk, too. More words in SOAK.
+soak: $(VENV)/.dev
+	@PYTHONPATH=tests $(BIN)/python -m faults.soak --seconds $(SECONDS) --seed $(SEED) $(SOAK)
+
 # What tests need and pip cannot install: needs root.
 test-setup:
 	apt-get update
-	apt-get install -y --no-install-recommends mosquitto mosquitto-clients
+	apt-get install -y --no-install-recommends mosquitto mosquitto-clients python3-gi \
+	  gir1.2-gst-rtsp-server-1.0 gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-ugly
 
 $(VENV)/.demo: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "facerelay needs Python 3.11 or later: make PYTHON=python3.11 …")'
