@@ -214,7 +214,7 @@ class Visits(Section):
         description="Pixels between the eyes; a smaller face is refused, and counted.",
     )
     min_sharpness: Share = Field(
-        0.1,
+        0.15,
         title="Least sharpness",
         description="0 to 1, as in the face's quality; a more smeared one is refused, and counted.",
     )
