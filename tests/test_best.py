@@ -186,7 +186,21 @@ def test_each_look_says_what_became_of_it(photograph: Image) -> None:
         )
     ]  # fmt: skip
     assert [each.verdict for each in looks] == ["averted", "best", "kept", "best", "kept", "sent"]
-    assert [each.quality is None for each in looks] == [True, False, False, False, False, True]
+    # What cannot be the best by its place and landmarks alone is not measured.
+    assert [each.quality is None for each in looks] == [True, False, True, False, True, True]
+
+
+def test_what_is_not_measured_would_not_have_been_chosen(photograph: Image) -> None:
+    rng = np.random.default_rng(5)
+    faces = [
+        face(x=float(rng.uniform(150, 250)), turn=float(rng.uniform(-0.4, 0.4)), score=float(score))
+        for score in rng.uniform(0.7, 1.0, 80)
+    ]
+    policy = BestShot(gate=Gate(min_sharpness=0), wait_s=60)
+    looks = [update(policy, photograph, n / 10, each)[1] for n, each in enumerate(faces)]
+    (shot,) = policy.finish([1])
+    assert shot.quality == max(measure(Pixels(photograph), each).total for each in faces)
+    assert sum(look.quality is None for look in looks) > 20
 
 
 def test_a_visit_of_smears_is_refused_and_counted(photograph: Image) -> None:

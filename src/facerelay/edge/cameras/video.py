@@ -110,11 +110,12 @@ def decode(
     codec.options = {"max_pixels": str(MAX_PIXELS)}
     codec.thread_count = 1
     damaged = 0
-    lull, flows = lull or Lull(), False
+    lull, flows, skips = lull or Lull(), False, "DEFAULT"
     for packet in _packets(container, stream):
         if wanted is not None and packet.size and not wanted(packet):
             continue
-        codec.skip_frame = lull.skips if flows else "DEFAULT"
+        if flows and lull.skips != skips:
+            codec.skip_frame = skips = lull.skips
         try:
             frames = packet.decode()
         except (av.error.ExitError, av.error.EOFError):
@@ -125,7 +126,7 @@ def decode(
                 raise CameraError(source, "its pictures are damaged") from error
             continue
         damaged = 0 if frames else damaged
-        lull.left_out += bool(flows and packet.size and not frames and codec.skip_frame != "DEFAULT")
+        lull.left_out += bool(flows and packet.size and not frames and skips != "DEFAULT")
         flows = flows or bool(frames)
         for frame in frames:
             _check(frame, source)

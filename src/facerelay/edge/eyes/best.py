@@ -12,7 +12,7 @@ from facerelay.edge.cameras.frame import Frame
 from facerelay.edge.cameras.raster import Box, Image, Raster
 from facerelay.edge.eyes.crop import crop_box
 from facerelay.edge.eyes.detect import Detection
-from facerelay.edge.eyes.quality import Gate, Quality, measure
+from facerelay.edge.eyes.quality import Gate, Quality, measure, promise
 from facerelay.edge.eyes.track import Sighting, Update
 
 _BETTER_THAN_FIRST: Final = 1.05
@@ -55,7 +55,8 @@ class Look(NamedTuple):
     Attributes:
         track: its visit.
         detection: where it is.
-        quality: how good a picture of it this is; None where it was not measured.
+        quality: how good a picture of it this is; None where it was not measured, since it could not be the
+            best, or no more are looked for.
         verdict: `best` so far, `kept` (seen, but no better), `sent` (this very picture is on its way, or its
             visit's is and no other is looked for), or the gate's reason to refuse it.
     """
@@ -183,10 +184,11 @@ class BestShot:
         reason = self._gate.refuse(detection, raster.size)
         if reason is not None:
             return Look(track, detection, None, reason)
-        quality = measure(raster, detection)
-        reason = self._gate.refuse_smear(quality)
-        if reason is not None:
-            return Look(track, detection, quality, reason)
+        vain = visit.certain and promise(detection, raster.size) <= visit.bar
+        quality = None if vain else measure(raster, detection)
+        reason = self._gate.refuse_smear(quality) if quality is not None else None
+        if quality is None or reason is not None:
+            return Look(track, detection, quality, reason or "kept")
         twice = frame.pts - visit.good <= _SECOND_LOOK_S
         visit.certain |= frame.still or twice or detection.score >= self._sure
         visit.good = frame.pts

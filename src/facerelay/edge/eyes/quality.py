@@ -164,18 +164,30 @@ def measure(raster: Raster, detection: Detection) -> Quality:
         raster: the frame.
         detection: a face in it.
     """
-    geometry = Geometry.of(detection)
     patch = _patch(raster, detection)
-    parts = {
+    parts = _seen_in(detection, raster.size)
+    parts |= {"sharpness": sharpness(patch), "exposure": _exposure(patch)}
+    return Quality(_mean(parts), {name: parts[name] for name in _WEIGHTS})
+
+
+def promise(detection: Detection, frame_size: tuple[int, int]) -> float:
+    """Return how good a picture of a face can be at most, without a look at its pixels."""
+    return _mean(_seen_in(detection, frame_size) | {"sharpness": 1.0, "exposure": 1.0})
+
+
+def _seen_in(detection: Detection, frame_size: tuple[int, int]) -> dict[str, float]:
+    """Return the parts that follow from where a face and its landmarks are."""
+    geometry = Geometry.of(detection)
+    return {
         "size": min(1.0, eye_distance(detection, geometry) / _FULL_EYES),
-        "sharpness": sharpness(patch),
         "frontality": 0.5 if geometry is None else frontality(geometry),
-        "exposure": _exposure(patch),
-        "edge": _room(detection, raster.size),
+        "edge": _room(detection, frame_size),
         "score": min(1.0, max(0.0, detection.score)),
     }
-    total = math.exp(sum(weight * math.log(max(parts[name], _LEAST)) for name, weight in _WEIGHTS.items()))
-    return Quality(total, parts)
+
+
+def _mean(parts: dict[str, float]) -> float:
+    return math.exp(sum(weight * math.log(max(parts[name], _LEAST)) for name, weight in _WEIGHTS.items()))
 
 
 def eye_distance(detection: Detection, geometry: Geometry | None) -> float:
