@@ -36,6 +36,7 @@ _PLAIN = [Variant("qos0", "mosquitto", "bridge"), Variant("qos1", "mosquitto", "
 _SYNCED = Variant("qos1", "mosquitto", "bridge", "synced")
 _LATENCY, _SPEED = "latency", "speed"
 _PROBES = 500
+_BUCKETS = ("folder", "null")
 
 
 def main() -> int:
@@ -105,13 +106,13 @@ def _speed(options: argparse.Namespace, folder: Path) -> Iterable[Result]:
 
 
 def _variants(options: argparse.Namespace) -> list[Variant]:
-    """Return ours: every level with the embedded brokers; `receipt` with Mosquitto, by either link."""
+    """Return ours: each level with embedded brokers; `receipt` with Mosquitto, each link, each bucket."""
     found = []
     if options.brokers != "mosquitto":
         found += [Variant(level) for level in ("fast", "broker", "receipt")]
     if options.brokers != "embedded":
         links = ("forward", "bridge") if options.link == "both" else (options.link,)
-        found += [Variant("receipt", "mosquitto", link) for link in links]
+        found += [Variant("receipt", "mosquitto", link, bucket) for link in links for bucket in _BUCKETS]
     return found
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.bucket import Bucket, Folder, Objects
+from bench.bucket import Bucket, Folder, Null, Objects
 from bench.faces import SITE, Phase
 from bench.plain import ACCESS_KEY, BUCKET, SECRET_KEY, TOPIC
 from bench.processes import S3, BenchError, Process, program, python, wait_for_port
@@ -38,7 +38,8 @@ class Variant:
         level: `fast`, `broker` or `receipt` for ours; `qos0` or `qos1` for the plain one.
         brokers: `embedded` or `mosquitto`, on both sides.
         link: `forward`, or `bridge`, Mosquitto's own.
-        bucket: `folder`, or `s3`; for the plain chain also `synced`, a folder with an fsync for each file.
+        bucket: `folder`, or `s3`; for the plain chain also `synced`, a folder with an fsync for each file;
+            for ours also `null`, an S3 server that keeps nothing.
     """
 
     level: str
@@ -58,7 +59,8 @@ class Variant:
             saved = {"folder": "folder", "synced": "folder and fsync", "s3": "boto3"}[self.bucket]
             return f"plain, QoS {self.level[-1]}, {saved}"
         parts = "" if self.brokers == "embedded" else f", {self.brokers}, {self.link}"
-        return f"facerelay, {self.level}{parts}" + (", S3" if self.bucket == "s3" else "")
+        where = {"s3": ", S3", "null": ", null S3"}.get(self.bucket, "")
+        return f"facerelay, {self.level}{parts}{where}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +156,15 @@ def _ours(variant: Variant, phases: Sequence[Phase], start: _Starter, s3: S3 | N
         bucket = Objects(s3.endpoint, f"{folder.name}/faces", folder / "none")
         where = {
             "url": f"s3://{BUCKET}/{folder.name}", "endpoint": s3.endpoint,
+            "access_key": ACCESS_KEY, "secret_key": SECRET_KEY,
+        }  # fmt: skip
+    elif variant.bucket == "null":
+        (port,) = free_ports(1)
+        bucket = Null(f"http://127.0.0.1:{port}")
+        start("s3", python("bench.nulls3", port), talks=True).hear("ready")
+        del start.processes["s3"]  # what it uses is no part of a chain's
+        where = {
+            "url": f"s3://{BUCKET}", "endpoint": bucket.endpoint,
             "access_key": ACCESS_KEY, "secret_key": SECRET_KEY,
         }  # fmt: skip
     edge_url, cloud_url = (f"mqtt://127.0.0.1:{port}" for port in (edge, cloud))

@@ -137,6 +137,26 @@ def test_a_time_before_there_were_cameras_is_malformed(make_face: Make) -> None:
     assert caught.value.reason == "malformed"
 
 
+def test_an_id_and_a_time_in_other_spellings_are_the_same(make_face: Make) -> None:
+    one = make_face(id=face.new_id()[:-1] + "a", time=datetime(2026, 11, 21, 10, 11, 12, 131415, tzinfo=UTC))
+    plain = one.face.id.replace("-", "").encode()
+    data = one.data.replace(plain, plain.upper()).replace(b"+00:00", b"-02:30")
+    assert data.count(plain) == 0
+    read = face.unseal(data, LIMITS)
+    assert read.face.id == one.face.id
+    assert read.face.time == datetime(2026, 11, 21, 12, 41, 12, 131415, tzinfo=UTC)
+    assert "date=2026-11-21/hour=12/124112.131415-" in read.key
+
+
+def test_an_id_that_is_no_uuid7_is_malformed(make_face: Make) -> None:
+    one = make_face()
+    plain = one.face.id.replace("-", "").encode()
+    for wrong in (plain[:12] + b"4" + plain[13:], plain[:16] + b"c" + plain[17:], b"g" + plain[1:]):
+        with pytest.raises(face.FaceError) as caught:
+            face.unseal(one.data.replace(plain, wrong), LIMITS)
+        assert caught.value.reason == "malformed"
+
+
 def test_an_exif_block_that_claims_more_than_it_has_is_refused() -> None:
     block = exif.build({0x010F: exif.ascii_tag("facerelay")}, {})
     huge = block.replace(struct.pack("<HHI", 0x010F, 2, 10), struct.pack("<HHI", 0x010F, 2, 2**31))

@@ -17,7 +17,6 @@ EXIF_IFD: Final = 0x8769
 _ENTRY: Final = 12
 _INLINE: Final = 4
 _MAX_ENTRIES: Final = 64
-_SIZES: Final = {ASCII: 1, UNDEFINED: 1}
 
 Tags = dict[int, tuple[int, bytes]]
 """Tag number to (field type, value)."""
@@ -87,9 +86,10 @@ def _directory(block: bytes, order: str, at: int) -> dict[int, bytes]:
     for tag, kind, length, field in struct.iter_unpack(order + "HHI4s", entries):
         if tag == EXIF_IFD:
             tags[tag] = field
-        elif kind in _SIZES:
-            value = _value(block, order, tag, length, field)
-            tags[tag] = value.rstrip(b"\x00") if kind == ASCII else value
+        elif kind == ASCII:
+            tags[tag] = _value(block, order, tag, length, field).rstrip(b"\x00")
+        elif kind == UNDEFINED:
+            tags[tag] = _value(block, order, tag, length, field)
     return tags
 
 

@@ -35,6 +35,8 @@ _FIRST_YEAR: Final = 1970
 
 _TIME_FORM: Final = re.compile(r"(\d{4}):(\d\d):(\d\d) (\d\d):(\d\d):(\d\d)", re.ASCII)
 _OFFSET_FORM: Final = re.compile(r"([+-])(\d\d):(\d\d)", re.ASCII)
+_ID_FORM: Final = re.compile(r"[0-9a-f]{12}7[0-9a-f]{3}[89ab][0-9a-f]{15}", re.ASCII)
+_NO_OFFSET: Final = {"+00:00", "-00:00"}
 
 Slug = Annotated[str, StringConstraints(pattern=f"^{SLUG}$")]
 Hex = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{8,64}$")]
@@ -64,6 +66,20 @@ def new_id() -> str:
     return str(uuid.UUID(int=value))
 
 
+class Thinned(BaseModel):
+    """How a picture was encoded that was made smaller for a thin line; each no more than was set.
+
+    Attributes:
+        quality: of JPEG and WebP.
+        side: longest side at most, in pixels.
+    """
+
+    model_config = ConfigDict(extra="ignore", strict=True, frozen=True)
+
+    quality: Annotated[int, Field(ge=1, le=100)]
+    side: Pixels
+
+
 class _Comment(BaseModel):
     """The JSON in UserComment, version 1. Unknown keys are of a later version, and are let pass."""
 
@@ -82,6 +98,7 @@ class _Comment(BaseModel):
     parts: Annotated[dict[str, Annotated[float, Field(allow_inf_nan=False)]], Field(max_length=16)] = {}
     track: Annotated[int, Field(ge=0, le=2**62)]
     clock: Literal["synchronised", "unsynchronised", "unknown"]
+    thinned: Thinned | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +117,7 @@ class Face:
         quality: how good a picture of the face this is, 0 to 1; `parts` says why.
         track: the visit it belongs to, unique in its camera's run.
         clock: whether the edge's clock was synchronised.
+        thinned: how it was encoded, if it was made smaller for a thin line.
     """
 
     id: str
@@ -116,6 +134,7 @@ class Face:
     track: int = 0
     parts: Mapping[str, float] = field(default_factory=dict)
     clock: Literal["synchronised", "unsynchronised", "unknown"] = "unknown"
+    thinned: Thinned | None = None
 
     def exif(self) -> bytes:
         """Return the EXIF block that says all of it."""
@@ -126,6 +145,8 @@ class Face:
             "quality": round(self.quality, 4), "parts": {k: round(v, 4) for k, v in self.parts.items()},
             "track": self.track, "clock": self.clock,
         }  # fmt: skip
+        if self.thinned is not None:
+            comment["thinned"] = self.thinned.model_dump()
         stamp = exif.ascii_tag(taken.strftime("%Y:%m:%d %H:%M:%S"))
         about = f"{self.camera} at {self.site}, score {self.score:.2f}, quality {self.quality:.2f}"
         image = {
@@ -166,10 +187,10 @@ class Sealed:
 
 def key_of(face: Face, sha256: str, extension: str) -> str:
     """Return the key: site, camera, date and hour in UTC, time, id, and eight digits of the hash."""
-    at = face.time.astimezone(UTC)
+    at = face.time.astimezone(UTC).isoformat(timespec="microseconds")
     return (
-        f"faces/site={face.site}/camera={face.camera}/date={at.date().isoformat()}/hour={at:%H}/"
-        f"{at:%H%M%S.%f}-{face.id}-{sha256[:8]}.{extension}"
+        f"faces/site={face.site}/camera={face.camera}/date={at[:10]}/hour={at[11:13]}/"
+        f"{at[11:13]}{at[14:16]}{at[17:26]}-{face.id}-{sha256[:8]}.{extension}"
     )
 
 
@@ -228,6 +249,7 @@ def _read_face(seen: picture.Picture) -> Face | None:
             id=_read_id(tags[_UNIQUE_ID]), outbox=known.outbox, run=known.run, seq=known.seq, site=known.site,
             camera=known.camera, time=_read_time(tags), box=known.box, frame=known.frame, score=known.score,
             quality=known.quality, track=known.track, parts=known.parts, clock=known.clock,
+            thinned=known.thinned,
         )  # fmt: skip
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
@@ -238,7 +260,10 @@ def _read_face(seen: picture.Picture) -> Face | None:
 
 
 def _read_id(tag: bytes) -> str:
-    found = uuid.UUID(tag.decode("ascii"))
+    text = tag.decode("ascii")
+    if _ID_FORM.fullmatch(text):  # as we write it, a third of UUID's time
+        return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+    found = uuid.UUID(text)
     if found.version != 7:  # noqa: PLR2004 - UUIDv7
         raise ValueError("not a UUIDv7")
     return str(found)
@@ -251,13 +276,15 @@ def _read_time(tags: Mapping[int, bytes]) -> datetime:
     year, month, day, hour, minute, second = map(int, form.groups())
     if year < _FIRST_YEAR:
         raise ValueError("before there were such cameras")
-    taken = datetime(year, month, day, hour, minute, second, tzinfo=UTC)
     micro = int(tags.get(_SUBSEC, b"0").decode("ascii")[:6].ljust(6, "0"))
+    taken = datetime(year, month, day, hour, minute, second, micro, UTC)
     offset = _OFFSET_FORM.fullmatch(tags.get(_OFFSET, b"+00:00").decode("ascii"))
     if offset is None:
         raise ValueError("not an offset")
+    if offset[0] in _NO_OFFSET:
+        return taken
     shift = timedelta(hours=int(offset[2]), minutes=int(offset[3])) * (1 if offset[1] == "+" else -1)
-    return taken.replace(microsecond=micro) - shift
+    return taken - shift
 
 
 def describe(face: Face) -> dict[str, Any]:
@@ -266,4 +293,5 @@ def describe(face: Face) -> dict[str, Any]:
         "id": face.id, "site": face.site, "camera": face.camera, "time": face.time.isoformat(),
         "box": list(face.box), "frame": list(face.frame), "score": face.score, "quality": face.quality,
         "track": face.track, "outbox": face.outbox, "run": face.run, "seq": face.seq, "clock": face.clock,
+        **({"thinned": face.thinned.model_dump()} if face.thinned else {}),
     }  # fmt: skip

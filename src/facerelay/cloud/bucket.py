@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 from obstore.store import AzureStore, GCSStore, MemoryStore, S3Store
 
@@ -24,6 +26,8 @@ from facerelay.cloud.contract import (
 )
 from facerelay.cloud.folder import FolderBucket
 from facerelay.cloud.objects import ObjectBucket
+from facerelay.cloud.quick import Quick
+from facerelay.cloud.signature import Signer
 
 if TYPE_CHECKING:  # obstore's settings are types alone: they are not there at run time
     from obstore.store import AzureConfig, ClientConfig, ObjectStore, RetryConfig, S3Config
@@ -33,13 +37,23 @@ __all__ = [
     "check_key", "content_type", "open_bucket",
 ]  # fmt: skip
 
+_PLAIN: Final = {
+    "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION", "AWS_DEFAULT_REGION", "AWS_CA_BUNDLE",
+    "AWS_PROFILE", "AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE", "AWS_EC2_METADATA_DISABLED",
+}  # fmt: skip
+"""What the environment may hold without a say in how a request with keys of its own is made."""
+
 _CONNECT: Final = timedelta(seconds=5)
 _REQUEST: Final = timedelta(seconds=20)
 _RETRIES: Final = timedelta(seconds=10)
 
 
-def open_bucket(settings: config.Bucket) -> Bucket:
+def open_bucket(settings: config.Bucket, *, quick: bool = False) -> Bucket:
     """Open a bucket; nothing is asked of it yet.
+
+    Args:
+        settings: where it is, and as whom to come to it.
+        quick: create objects over connections of our own where that can be; who asks for it must `close`.
 
     Raises:
         BucketError: the address or another setting cannot be right; the message names it.
@@ -58,7 +72,25 @@ def open_bucket(settings: config.Bucket) -> Bucket:
         store = openers[parts.scheme](settings)
     except (ValueError, OSError) as error:
         raise _wrong(f"bucket.url or one of its settings: {error}") from error
-    return ObjectBucket(store, url=settings.url)
+    return ObjectBucket(store, url=settings.url, quick=_quick(settings) if quick else None)
+
+
+def _quick(settings: config.Bucket) -> Quick | None:
+    """Return the quick way to an S3 server that is named with its keys, and reached without a proxy.
+
+    AWS itself and whatever the environment says of it (roles, tokens, encryption) are the library's.
+    """
+    parts = urlsplit(settings.url)
+    access, secret = _keys(settings)
+    if parts.scheme != "s3" or not (settings.endpoint and access and secret):
+        return None
+    endpoint = urlsplit(settings.endpoint)
+    proxied = {endpoint.scheme, "all"} & getproxies().keys() and not proxy_bypass(endpoint.hostname or "")
+    more = {name for name in os.environ if name.startswith("AWS_")} - _PLAIN
+    if proxied or more or endpoint.path.strip("/") or endpoint.username or not endpoint.netloc.isascii():
+        return None
+    signer = Signer(access_key=access, secret_key=secret, region=settings.region or "us-east-1")
+    return Quick(endpoint=settings.endpoint, path=f"{parts.netloc}{parts.path}", signer=signer)
 
 
 def _s3(settings: config.Bucket) -> ObjectStore:

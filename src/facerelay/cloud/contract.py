@@ -98,8 +98,17 @@ class Bucket(ABC):
         *,
         content_type: str = "application/octet-stream",
         metadata: Mapping[str, str] | None = None,
+        sha256: str | None = None,
     ) -> bool:
-        """Create an object, durably; return False, and change nothing, where one exists."""
+        """Create an object, durably; return False, and change nothing, where one exists.
+
+        Args:
+            key: where.
+            data: its bytes.
+            content_type: its media type.
+            metadata: what is said of it beside it, where a bucket can: short ASCII names and values.
+            sha256: of the bytes, in hex digits, from whoever has it already.
+        """
 
     @abstractmethod
     async def put(self, key: str, data: bytes, *, content_type: str = "application/json") -> None:
@@ -143,6 +152,10 @@ class Bucket(ABC):
         finally:
             await self.delete(key)
         return Probe(create_only=not again and found == first, write_ms=round(write_ms, 1))
+
+    async def close(self) -> None:
+        """Give back what is held open; a bucket that holds nothing has nothing to do."""
+        return
 
 
 def check_key(key: str) -> str:

@@ -71,6 +71,7 @@ class FolderBucket(Bucket):
         *,
         content_type: str = "application/octet-stream",  # noqa: ARG002 - a file's name says it
         metadata: Mapping[str, str] | None = None,  # noqa: ARG002 - the picture's EXIF says it
+        sha256: str | None = None,  # noqa: ARG002 - nobody asks for it
     ) -> bool:
         """Create a file; False where one exists."""
         return await self._write(key, data, over=False)

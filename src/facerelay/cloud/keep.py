@@ -36,7 +36,7 @@ _BEYOND: Final = {"too-large", "too-many-pixels"}
 Placed = Literal["new", "same", "conflict"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Answer:
     """A receipt, and whom it is for."""
 
@@ -128,7 +128,9 @@ class Keeper:
             return await self._refuse(topic, payload, face, "wrong-topic")
         if await self._erased(face):
             return self._answer_erased(sealed)
-        placed = await self._place(sealed.key, payload, content_type(sealed.extension), _metadata(face))
+        placed = await self._place(
+            sealed.key, payload, content_type(sealed.extension), _metadata(face), sealed.sha256
+        )
         if placed == "conflict":
             return await self._refuse(topic, payload, face, "conflict")
         if await self._erased(face):
@@ -137,10 +139,15 @@ class Keeper:
         return self._answer_stored(sealed, duplicate=placed == "same")
 
     async def _place(
-        self, key: str, data: bytes, media: str, metadata: dict[str, str] | None = None
+        self,
+        key: str,
+        data: bytes,
+        media: str,
+        metadata: dict[str, str] | None = None,
+        sha256: str | None = None,
     ) -> Placed:
         """Create an object, or compare it with the one that is there, byte for byte."""
-        if await self._bucket.put_new(key, data, content_type=media, metadata=metadata):
+        if await self._bucket.put_new(key, data, content_type=media, metadata=metadata, sha256=sha256):
             return "new"
         try:
             there = await self._bucket.get(key, max_bytes=len(data))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -20,6 +21,7 @@ from obstore.store import ObjectStore
 from facerelay.cloud.contract import Bucket, BucketError, Children, Entry, Fault, MissingError, is_key
 from facerelay.cloud.contract import check_key as check
 from facerelay.cloud.contract import check_prefix as check_under
+from facerelay.cloud.quick import Quick, QuickError
 from facerelay.topics import shown
 
 _STATUS: Final = re.compile(r"status code: (\d{3})")
@@ -29,15 +31,20 @@ _DEFINITE: Final = {"EntityTooLarge", "KeyTooLongError", "InvalidObjectName", "M
 a bucket that is being made, a proxy between."""
 _TOO_LARGE: Final = 413
 _PAGE: Final = 1000
+_THREADS: Final = 16
+_FAULTS: Final = (BaseError, OSError, ValueError)
 
 
 class ObjectBucket(Bucket):
     """Objects through obstore; requests are bounded in time by the store that is handed in."""
 
-    def __init__(self, store: ObjectStore, *, url: str, attributes: bool = True) -> None:
+    def __init__(
+        self, store: ObjectStore, *, url: str, attributes: bool = True, quick: Quick | None = None
+    ) -> None:
         self.url = url
         self._store = store
         self._attributes = attributes
+        self._quick = quick
 
     async def put_new(
         self,
@@ -46,17 +53,29 @@ class ObjectBucket(Bucket):
         *,
         content_type: str = "application/octet-stream",
         metadata: Mapping[str, str] | None = None,
+        sha256: str | None = None,
     ) -> bool:
         """Create an object; False where one exists."""
-        attributes = {"Content-Type": content_type, **(metadata or {})}
-        with _errors(key, self.url):
+        check(key)
+        if self._quick is not None and self._quick.takes(data):
             try:
-                await obstore.put_async(
-                    self._store, check(key), data,
-                    mode="create", use_multipart=False, attributes=attributes if self._attributes else None,
+                return await self._quick.put_new(
+                    key, data, sha256 or hashlib.sha256(data).hexdigest(),
+                    content_type=content_type, metadata=metadata,
                 )  # fmt: skip
-            except (AlreadyExistsError, PreconditionError):
-                return False
+            except QuickError as error:
+                if error.late:
+                    hint = f"{error}: check bucket.endpoint and bucket.url ({self.url})"
+                    raise BucketError(key, hint) from None
+        attributes = {"Content-Type": content_type, **(metadata or {})} if self._attributes else None
+        try:
+            await obstore.put_async(
+                self._store, key, data, mode="create", use_multipart=False, attributes=attributes
+            )
+        except (AlreadyExistsError, PreconditionError):
+            return False
+        except _FAULTS as error:
+            raise _explained(error, key, self.url) from None
         return True
 
     async def put(self, key: str, data: bytes, *, content_type: str = "application/json") -> None:
@@ -110,6 +129,11 @@ class ObjectBucket(Bucket):
         ]
         return Children(sorted(folders), sorted(entries))
 
+    async def close(self) -> None:
+        """Drop the connections that are held open."""
+        if self._quick is not None:
+            await self._quick.close()
+
 
 class NoBucketError(BucketError):
     """The bucket is not there; some servers make it at the first PUT."""
@@ -123,23 +147,23 @@ def _errors(key: str, url: str, *, missing: bool = False) -> Iterator[None]:
     """Turn the library's errors into ours: one line, what to do, and whether it may pass."""
     try:
         yield
-    except FileNotFoundError as error:
-        if missing and "NoSuchBucket" not in str(error):
-            raise MissingError(key) from None
-        raise NoBucketError(key, url) from None
-    except (PermissionDeniedError, UnauthenticatedError) as error:
+    except _FAULTS as error:
+        raise _explained(error, key, url, missing=missing) from None
+
+
+def _explained(error: Exception, key: str, url: str, *, missing: bool = False) -> BucketError:
+    text = str(error)
+    if isinstance(error, FileNotFoundError):
+        return MissingError(key) if missing and "NoSuchBucket" not in text else NoBucketError(key, url)
+    if isinstance(error, (PermissionDeniedError, UnauthenticatedError)):
         hint = f"{_said(error)}: check bucket.access_key, its secret, and what they may do"
-        raise BucketError(key, hint, "denied") from None
-    except (BaseError, OSError, ValueError) as error:
-        text = str(error)
-        status, code = _STATUS.search(text), _CODE.search(text)
-        if code and code[1] == "NoSuchBucket":
-            raise NoBucketError(key, url) from None
-        definite = (status and int(status[1]) == _TOO_LARGE) or (code and code[1] in _DEFINITE)
-        fault: Fault = "refused" if definite else "unreachable"
-        raise BucketError(
-            key, f"{_said(error)}: check bucket.endpoint and bucket.url ({url})", fault
-        ) from None
+        return BucketError(key, hint, "denied")
+    status, code = _STATUS.search(text), _CODE.search(text)
+    if code and code[1] == "NoSuchBucket":
+        return NoBucketError(key, url)
+    definite = (status and int(status[1]) == _TOO_LARGE) or (code and code[1] in _DEFINITE)
+    fault: Fault = "refused" if definite else "unreachable"
+    return BucketError(key, f"{_said(error)}: check bucket.endpoint and bucket.url ({url})", fault)
 
 
 def _ours(path: str, under: str | None) -> bool:

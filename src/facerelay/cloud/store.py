@@ -62,7 +62,7 @@ class _Store:
 
     def __init__(self, config: Config) -> None:
         self._config = config
-        self._bucket = open_bucket(config.bucket)
+        self._bucket = open_bucket(config.bucket, quick=True)
         self._quarantine = Quarantine(
             self._bucket,
             max_bytes=config.store.quarantine_bytes,
@@ -171,6 +171,7 @@ class _Store:
                 await self._books.flush()
         except TimeoutError:
             log.warning("the last ledgers and receipts were not written in %.0f s", _GOODBYE_S)
+        await self._bucket.close()
         log.info("%s", self._keeper.counters)
 
 

@@ -99,6 +99,8 @@ class Tombstones:
             async with self._lock:
                 if time.monotonic() - self._read_at > self._age_s:
                     await self._refresh()
+        if not self._rules and face_id not in self._by_id:
+            return False
         found = (*self._rules, *self._by_id.get(face_id, ()))
         return any(one.rules(site, camera, taken) for one in found)
 

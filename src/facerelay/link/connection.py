@@ -13,6 +13,9 @@ from facerelay.link.wire import Ack, ConnAck, Kind, Oversize, PingResp, Protocol
 from facerelay.mqtt import NotConnectedError
 
 _FLUSH_BYTES = 65_536
+# What a broker asked for leaves together: a write for each answer costs more than all else about a message.
+_GATHER_S = 0.002
+_GATHER = 32
 # A broker that uses all 65,535 identifiers at QoS 2 waits for half of this.
 _UNREAD_ANSWERS = 1_048_576
 _CLOSE_S = 2
@@ -36,7 +39,7 @@ class Connection(asyncio.BufferedProtocol):
     """Speaks MQTT over one transport.
 
     Reading stops at the first message for which the inbox has no room, and goes on when it has.
-    Writes of one turn of the event loop leave together.
+    Writes of one turn of the event loop leave together; answers to the broker go with them, or within 2 ms.
 
     Attributes:
         lost: Done when the connection is no more; its result says why.
@@ -68,6 +71,7 @@ class Connection(asyncio.BufferedProtocol):
         self._reason: Exception | None = None
         self._out: list[bytes] = []
         self._out_bytes = 0
+        self._due = self._gathering = False
         self._writable = asyncio.Event()
         self._writable.set()
         self._unread_answers = 0
@@ -93,7 +97,8 @@ class Connection(asyncio.BufferedProtocol):
         self._out_bytes += len(packet)
         if self._out_bytes >= _FLUSH_BYTES:
             self._flush()
-        elif len(self._out) == 1:
+        elif not self._due:
+            self._due = True
             self._loop.call_soon(self._soon)
 
     def subscribe(self, filters: Sequence[tuple[str, int]]) -> None:
@@ -253,7 +258,7 @@ class Connection(asyncio.BufferedProtocol):
     def _answer(self, packet: bytes) -> None:
         """Send what the broker asked for; one that asks and does not read must not fill our memory."""
         if self._writable.is_set() or self._transport is None:
-            self.send(packet)
+            self._gather(packet)
             return
         self._unread_answers += len(packet)
         if self._unread_answers > _UNREAD_ANSWERS:
@@ -262,7 +267,23 @@ class Connection(asyncio.BufferedProtocol):
                 self.abort(ProtocolError("the broker does not read our answers"))
         self.send(packet)
 
+    def _gather(self, packet: bytes) -> None:
+        """Send soon: with what is sent next, or when there are some, or when the time is up."""
+        if self._due or len(self._out) + 1 >= _GATHER:
+            self.send(packet)
+            return
+        self._out.append(packet)
+        self._out_bytes += len(packet)
+        if not self._gathering:
+            self._gathering = True
+            self._loop.call_later(_GATHER_S, self._gathered)
+
+    def _gathered(self) -> None:
+        self._gathering = False
+        self._soon()
+
     def _soon(self) -> None:
+        self._due = False
         # What the broker does not take yet waits here: a write of its own for each few bytes would be costly.
         if self._writable.is_set():
             self._flush()

@@ -9,7 +9,7 @@ from itertools import count
 from facerelay.link.wire import Publish
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Message:
     """A message that came, and waits for its `ack`.
 

@@ -1,0 +1,109 @@
+"""An S3 server that keeps nothing: it answers each PUT at once, so that what is before it can be measured.
+
+`python -m bench.nulls3 PORT [DELAY_MS]`. Signatures are not checked, bodies are counted and thrown away.
+Of each face it remembers the time and the hash that the client signed: `GET /?log` and `/?count` tell.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from typing import Final
+
+from bench.faces import say
+
+_BUFFER: Final = 1_048_576
+_OK: Final = b'HTTP/1.1 200 OK\r\nETag: "0"\r\nContent-Length: 0\r\n\r\n'
+_THERE: Final = b"HTTP/1.1 412 Precondition Failed\r\nContent-Length: 0\r\n\r\n"
+_GONE: Final = b"HTTP/1.1 204 No Content\r\n\r\n"
+_MISSING: Final = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"
+_EMPTY: Final = (
+    b'<?xml version="1.0"?><ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/"><Name>b</Name>'
+    b"<Prefix></Prefix><KeyCount>0</KeyCount><MaxKeys>1000</MaxKeys><IsTruncated>false</IsTruncated>"
+    b"</ListBucketResult>"
+)
+
+
+class Objects:
+    """What was put: by path, the time and the hash; without bytes."""
+
+    def __init__(self) -> None:
+        self.seen: dict[bytes, tuple[float, bytes]] = {}
+
+    def answer(self, head: bytes) -> bytes:
+        """Return the response to a request, by its head."""
+        method, path = head.split(b" ", 2)[:2]
+        if method == b"PUT":
+            if path in self.seen and b"if-none-match" in head.lower():
+                return _THERE
+            self.seen[path] = (time.time(), _value(head, b"x-amz-content-sha256"))
+            return _OK
+        if method == b"DELETE":
+            self.seen.pop(path, None)
+            return _GONE
+        faces = (found for where, found in self.seen.items() if b"/faces/" in where)
+        if path == b"/?count":
+            return _found(b"%d" % sum(1 for _ in faces))
+        if path == b"/?log":
+            return _found(b"".join(b"%.6f %s\n" % found for found in faces))
+        return _found(_EMPTY) if b"list-type=2" in path else _MISSING
+
+
+def _found(body: bytes) -> bytes:
+    return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
+
+
+def _value(head: bytes, name: bytes) -> bytes:
+    """Return a header's value; empty where there is none."""
+    at = head.lower().find(b"\r\n" + name + b":")
+    return head[at + len(name) + 3 :].split(b"\r\n", 1)[0].strip() if at >= 0 else b""
+
+
+class Connection(asyncio.BufferedProtocol):
+    """One keep-alive connection, which must send a Content-Length with each body."""
+
+    def __init__(self, objects: Objects, delay_s: float) -> None:
+        self._objects = objects
+        self._delay_s = delay_s
+        self._buffer = bytearray(_BUFFER)
+        self._filled = 0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin."""
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio's interface
+        """Return where the next bytes go."""
+        return memoryview(self._buffer)[self._filled :]
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Answer whole requests."""
+        self._filled += nbytes
+        while (end := self._buffer.find(b"\r\n\r\n", 0, self._filled)) >= 0:
+            head = bytes(self._buffer[:end])
+            size = end + 4 + int(_value(head, b"content-length") or b"0")
+            if size > self._filled:
+                return
+            self._filled -= size
+            self._buffer[: self._filled] = self._buffer[size : size + self._filled]
+            answer = self._objects.answer(head)
+            if self._delay_s:
+                asyncio.get_running_loop().call_later(self._delay_s, self._transport.write, answer)
+            else:
+                self._transport.write(answer)
+
+
+async def main(port: str, delay_ms: str = "0") -> None:
+    """Serve until killed."""
+    objects = Objects()
+    delay_s = float(delay_ms) / 1000
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(lambda: Connection(objects, delay_s), "127.0.0.1", int(port))
+    say("ready")
+    await server.serve_forever()
+
+
+if __name__ == "__main__":
+    asyncio.run(main(*sys.argv[1:]))
