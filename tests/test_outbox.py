@@ -215,6 +215,53 @@ def test_books_of_no_outbox_say_what_to_do(tmp_path: Path) -> None:
         schema.open_books(tmp_path / "none.db")
 
 
+def test_a_drained_backlog_gives_the_disk_back(
+    tmp_path: Path, make_face: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("facerelay.edge.outbox._SHRINK_EVERY_S", 0)
+    monkeypatch.setattr(schema, "_SPARE_PAGES", 50)
+    path = tmp_path / "o.db"
+    with open_outbox(path) as outbox:
+        faces = [put(outbox, make_face) for _ in range(200)]
+        outbox.answer([receipt(sealed) for sealed in faces]).result()
+        for _ in range(20):
+            outbox.count("home", "door", frames=1).result()
+        assert account(outbox).stored == 200
+    assert path.stat().st_size < sum(len(sealed.data) for sealed in faces) / 3
+
+
+def test_what_sync_says_is_what_sqlite_does(tmp_path: Path) -> None:
+    def level(db: sqlite3.Connection) -> int:
+        return int(db.execute("PRAGMA synchronous").fetchone()[0])
+
+    with Outbox(tmp_path / "full.db", max_bytes=1, max_message=1) as outbox:
+        assert outbox._writer.submit(level).result() == 2
+    with Outbox(tmp_path / "normal.db", max_bytes=1, max_message=1, sync="normal") as outbox:
+        assert outbox._writer.submit(level).result() == 1
+
+
+def test_what_waits_is_counted_without_a_look_at_each_face(tmp_path: Path, make_face: Make) -> None:
+    with open_outbox(tmp_path / "o.db") as outbox:
+        faces = [put(outbox, make_face) for _ in range(20)]
+        steps = []
+
+        def watched(db: sqlite3.Connection) -> int:
+            db.set_progress_handler(lambda: steps.append(1), 1)
+            return outbox._jobs.ledger(db, outbox.id).cameras["home/door"].waiting
+
+        first = outbox._writer.submit(watched).result()
+        few = len(steps)
+        faces += [put(outbox, make_face) for _ in range(180)]
+        steps.clear()
+        assert (first, outbox._writer.submit(watched).result()) == (20, 200)
+        assert len(steps) < few + 20
+        outbox._writer.submit(lambda db: db.set_progress_handler(None, 0)).result()
+        with pytest.raises(sqlite3.IntegrityError):
+            outbox.put(faces[0], chosen=0).result()
+        assert outbox.waiting().result() == 200
+        assert account(outbox).closes
+
+
 KILLED = """
 import sys, time
 sys.path[:0] = {paths!r}

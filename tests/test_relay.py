@@ -12,9 +12,11 @@ import pytest
 
 from conftest import Make
 from facerelay import face
+from facerelay.edge.budget import Budget
 from facerelay.edge.outbox import Outbox
 from facerelay.edge.relay import Relay
 from facerelay.edge.roundtrip import RoundTrip
+from facerelay.edge.thrift import Thrift
 from facerelay.mqtt import NotConnectedError
 from facerelay.topics import FaceTopic, Hello, Receipt
 
@@ -73,12 +75,21 @@ def outbox(tmp_path: Path) -> Iterator[Outbox]:
 
 @asynccontextmanager
 async def bench(
-    outbox: Outbox, make: Make, *, delivery: str = "receipt", window: int = 10**6, up: bool = True
+    outbox: Outbox,
+    make: Make,
+    *,
+    delivery: str = "receipt",
+    window: int = 10**6,
+    up: bool = True,
+    budget: Budget | None = None,
+    thrift: Thrift | None = None,
+    expire_s: float | None = None,
 ) -> AsyncIterator[Bench]:
     wire = Wire()
     relay = Relay(
         outbox, topic=FaceTopic("faces/{site}/{camera}"), publish=wire.publish, delivery=delivery,  # type: ignore[arg-type]
         window_bytes=window, overdue_s=5.0, max_unanswered=3, clock=lambda: wire.now,
+        budget=budget, thrift=thrift, expire_s=expire_s,
     )  # fmt: skip
     task = asyncio.create_task(relay.run())
     if up:

@@ -13,6 +13,7 @@ import click
 
 from facerelay.commands.running import connector
 from facerelay.config import Broker, Camera, Config
+from facerelay.edge import schema
 from facerelay.edge.clock import clock_state
 
 _CONNECT_S: Final = 5.0
@@ -103,13 +104,18 @@ def _one_frame(camera: Camera) -> str:
 
 
 async def _outbox(config: Config) -> str:
-    folder = config.outbox.path.absolute().parent
+    path = config.outbox.path.absolute()
+    folder = path.parent
     if not os.access(folder, os.W_OK):
         raise CheckError(f"{folder} cannot be written: see outbox.path")
     free = shutil.disk_usage(folder).free
     if free < _LEAST_FREE:
         raise CheckError(f"{folder} has {free // 1_000_000} MB free: make room, or set outbox.path")
-    return f"{folder} has {free // 1_000_000} MB free"
+    if path.exists():
+        schema.open_books(path).close()
+    broken = len([found for found in folder.glob(f"{path.name}.broken-*") if not found.name.endswith("-wal")])
+    aside = f"; {broken} broken outboxes lie beside it: see to the disk, then delete them" if broken else ""
+    return f"{folder} has {free // 1_000_000} MB free{aside}"
 
 
 async def _bucket(config: Config) -> str:

@@ -63,6 +63,7 @@ def open_outbox(config: Config) -> Outbox:
         max_bytes=config.outbox.max_bytes,
         max_message=config.limits.message_bytes,
         keep_days=config.outbox.keep_days,
+        sync=config.outbox.sync,
     )
 
 

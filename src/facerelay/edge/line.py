@@ -1,15 +1,22 @@
-"""Who goes next: live faces first, the backlog fills the rest."""
+"""Who goes next: live faces first, the best of them before the others; the backlog fills the rest."""
 
 from __future__ import annotations
 
 import asyncio
+import heapq
+import sqlite3
+import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from facerelay.edge.outbox import Outbox, Waiting
 
 _PAGE: Final = 64
+_LIVE_S: Final = 1.0
+"""A face that was not sent within this time is live no more: it joins the backlog."""
+
+_STALE: Final = 64
 
 
 class Line:
@@ -18,52 +25,123 @@ class Line:
     Args:
         outbox: where they wait.
         live_bytes: of faces just captured that are kept in memory; past it they join the backlog.
+        clock: monotonic seconds.
     """
 
-    def __init__(self, outbox: Outbox, *, live_bytes: int) -> None:
+    def __init__(
+        self, outbox: Outbox, *, live_bytes: int, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._outbox = outbox
-        self._live: deque[Waiting] = deque()
-        self._room = live_bytes
+        self._clock = clock
+        self._live: dict[str, tuple[float, Waiting]] = {}
+        self._best: list[tuple[float, int, str]] = []
+        self._room = self._most = live_bytes
         self._page: deque[Waiting] = deque()
         self._cursor = 0
         self._drained = False
         self._known: set[str] = set()
+        self._left: set[str] | None = None
 
     def arrived(self, faces: Iterable[Waiting]) -> None:
         """Take in faces just captured."""
+        self._age()
+        now = self._clock()
         for face in faces:
             if len(face.data) > self._room:
                 self._drained = False
                 continue
             self._room -= len(face.data)
-            self._live.append(face)
+            self._live[face.id] = now, face
+            heapq.heappush(self._best, (-face.quality, face.row, face.id))
             self._known.add(face.id)
 
     def gone(self, ids: Iterable[str]) -> None:
         """Forget faces that wait no longer."""
-        self._known.difference_update(ids)
+        for face_id in ids:
+            self._known.discard(face_id)
+            if face_id in self._live:
+                self._leave(face_id)
+            if self._left is not None:
+                self._left.add(face_id)
 
-    async def take(self, room: int) -> Waiting | None:
-        """Return the next face of at most `room` bytes; None where there is none, or it must wait."""
-        while True:
-            if not self._live and not self._page and not self._drained:
+    def waits(self, face_id: str) -> bool:
+        """Whether a face that was taken still waits for its answer."""
+        return face_id in self._known
+
+    @property
+    def live_bytes(self) -> int:
+        """Bytes of live faces that were not taken."""
+        return self._most - self._room
+
+    def take_live(self, room: int) -> Waiting | None:
+        """Return the best live face; None where there is none, or it has more than `room` bytes."""
+        self._age()
+        if not self._live:
+            return None
+        while self._best[0][2] not in self._live:
+            heapq.heappop(self._best)
+        face_id = self._best[0][2]
+        if len(self._live[face_id][1].data) > room:
+            return None
+        heapq.heappop(self._best)
+        return self._leave(face_id)
+
+    async def take_old(self, room: int) -> Waiting | None:
+        """Return the next face of the backlog, of at most `room` bytes; None where there is none.
+
+        None too while a live face waits for room: it goes first.
+
+        Raises:
+            sqlite3.Error: the disk fails; what waits there is still to be taken.
+        """
+        while not self._live:
+            if not self._page and not self._drained:
                 await self._turn_page()
-            queue = self._live or self._page
-            if not queue or len(queue[0].data) > room:
+                continue
+            if not self._page or len(self._page[0].data) > room:
                 return None
-            face = queue.popleft()
-            if queue is self._live:
-                self._room += len(face.data)
+            face = self._page.popleft()
             if face.id in self._known:
                 return face
+        return None
+
+    def _leave(self, face_id: str) -> Waiting | None:
+        _, face = self._live.pop(face_id, (0, None))
+        if face is not None:
+            self._room += len(face.data)
+        if len(self._best) > 2 * len(self._live) + _STALE:
+            self._best = [entry for entry in self._best if entry[2] in self._live]
+            heapq.heapify(self._best)
+        return face
+
+    def _age(self) -> None:
+        """Let those that were live for long join the backlog; it is read again from the first of them."""
+        before = self._clock() - _LIVE_S
+        while self._live:
+            face_id, (since, face) = next(iter(self._live.items()))
+            if since > before:
+                return
+            self._leave(face_id)
+            self._known.discard(face_id)
+            self._cursor = min(self._cursor, face.row - 1)
+            self._drained = False
 
     async def _turn_page(self) -> None:
         while not self._page and not self._drained:
             self._drained = True  # unless a face joins the backlog while this page is read
-            rows = await asyncio.wrap_future(self._outbox.backlog(self._cursor, _PAGE))
+            begin, self._left = self._cursor, set()
+            try:
+                rows = await asyncio.wrap_future(self._outbox.backlog(begin, _PAGE))
+            except sqlite3.Error:
+                self._drained = False
+                raise
+            finally:
+                left, self._left = self._left, None
             self._drained = self._drained and not rows
+            if self._cursor < begin:
+                return  # read again from there: a face of before joined the backlog meanwhile
             for face in rows:
                 self._cursor = face.row
-                if face.id not in self._known:
+                if face.id not in self._known and face.id not in left:
                     self._known.add(face.id)
                     self._page.append(face)

@@ -5,52 +5,28 @@ SQLite in WAL mode, committed in groups with an fsync each (`synchronous = FULL`
 
 from __future__ import annotations
 
-import hashlib
 import itertools
-import logging
 import re
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Self
+from typing import Final, Literal, Self
 
 from facerelay.edge import schema
-from facerelay.edge.claim import Claim
+from facerelay.edge.jobs import Jobs, News, Waiting
+from facerelay.edge.reserve import means_full
 from facerelay.edge.schema import OutboxError
-from facerelay.edge.tally import Kept, Tally, find
+from facerelay.edge.shelf import Shelf
 from facerelay.edge.writer import GroupWriter
 from facerelay.face import SLUG, Sealed
 from facerelay.topics import Ledger, Receipt
 
-log = logging.getLogger(__name__)
+__all__ = ["News", "Outbox", "Waiting"]
 
 _DAY: Final = 86_400.0
-_FINAL: Final = {"stored": "stored", "erased": "erased", "expired": "dropped"}
-"""What an outcome makes of a face in the books; a refusal is parked, with its picture."""
-
-
-@dataclass(frozen=True, slots=True)
-class Waiting:
-    """A face that waits to be sent: its frozen bytes and where they go."""
-
-    row: int
-    id: str
-    sha256: str
-    site: str
-    camera: str
-    outbox: str
-    data: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class News:
-    """What one commit changed: faces that came to wait, and ids that wait no longer."""
-
-    arrived: Sequence[Waiting]
-    gone: Sequence[str]
+_SHRINK_EVERY_S: Final = 1.0
 
 
 class Outbox:
@@ -61,36 +37,44 @@ class Outbox:
         max_bytes: of pictures; past it refused ones go first, then the least valuable, counted as dropped.
         max_message: a larger picture is refused by `put`.
         keep_days: for how long ids of answered faces are kept for an audit.
+        sync: `full`, or `normal`: a power cut may take the last commits, a crash of this process none.
 
     Raises:
         OutboxLockedError: another process has it.
-        OutboxError: the file is no outbox, or cannot be opened.
+        OutboxError: the file is no outbox, or cannot be opened. A damaged one is replaced, see `rescue`.
     """
 
-    def __init__(self, path: Path, *, max_bytes: int, max_message: int, keep_days: float = 30) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        max_bytes: int,
+        max_message: int,
+        keep_days: float = 30,
+        sync: Literal["full", "normal"] = "full",
+    ) -> None:
         self.path = path
         self.max_message = max_message
-        self._max_bytes = max_bytes
         self._keep_days = keep_days
-        self._tally = Tally()
-        self._arrived: list[Waiting] = []
-        self._gone: list[str] = []
-        self._bytes = 0
         self.listener: Callable[[News], None] | None = None
-        self._claim = Claim(path)
+        self._shrunk_at = 0.0
+        self._shelf = Shelf(path, sync=sync)
+        self._reserve = self._shelf.reserve
+        self._jobs = Jobs(max_bytes=max_bytes, reserve=self._reserve)
         try:
             self._writer = GroupWriter(
                 self._connect,
-                before_commit=self._tally.flush,
+                before_commit=self._finish,
                 after_commit=self._tell,
-                after_rollback=self._forget,
+                after_rollback=self._undo,
+                mend=self._mend,
             )
-        except (sqlite3.Error, OutboxError) as error:
-            self._claim.release()
-            if isinstance(error, OutboxError):
+        except BaseException as error:
+            self._shelf.close()
+            if not isinstance(error, (sqlite3.Error, OSError)):
                 raise
             raise OutboxError(
-                f"{path}: cannot be opened: {error}; is it an outbox, and its folder writable?"
+                f"{path}: cannot be opened: {error}; is it an outbox, its folder writable, and is there room?"
             ) from error
 
     def __enter__(self) -> Self:
@@ -102,27 +86,29 @@ class Outbox:
     def close(self) -> None:
         """Commit what is queued, and let the next process have it."""
         self._writer.close()
-        self._claim.release()
+        self._shelf.close()
+
+    @property
+    def id(self) -> str:
+        """The outbox's: random, made with the file."""
+        return self._shelf.id
+
+    @property
+    def run(self) -> str:
+        """This opening's."""
+        return self._shelf.run
 
     def _connect(self) -> sqlite3.Connection:
-        db = sqlite3.connect(self.path, isolation_level=None)
-        try:
-            self.path.chmod(0o600)
-            schema.prepare(db, self.path)
-            self.id, self.run = self._claim.open(db)
-            (last,) = db.execute(
-                "SELECT coalesce(max(seq), 0) FROM faces WHERE outbox = ?", (self.id,)
-            ).fetchone()
-            (counted,) = db.execute(
-                "SELECT coalesce(sum(n), 0) FROM counts WHERE outbox = ? AND name = 'captured'", (self.id,)
-            ).fetchone()
-            self._numbers: Iterator[int] = itertools.count(max(last, counted) + 1)
-            self._prune(db)
-            self._forget(db)
-        except BaseException:
-            db.close()
-            raise
+        db = self._shelf.open(self._begin)
+        self._reserve.make()
         return db
+
+    def _begin(self, db: sqlite3.Connection) -> None:
+        """Begin with a file that was just opened."""
+        schema.prune(db, time.time() - self._keep_days * _DAY)
+        self._jobs.load(db)
+        schema.check(db, self._jobs.tally.waiting)
+        self._numbers: Iterator[int] = itertools.count(schema.last_number(db, self.id) + 1)
 
     # what capture does
 
@@ -147,44 +133,11 @@ class Outbox:
             raise OutboxError(
                 f"a face of {len(sealed.data)} bytes is over limits.message_bytes = {self.max_message}"
             )
-        return self._writer.submit(lambda db: self._insert(db, sealed, chosen))
+        return self._writer.submit(lambda db: self._jobs.insert(db, sealed, chosen))
 
     def count(self, site: str, camera: str, **names: int) -> Future[None]:
         """Add to a camera's counters (`frames`, `detections`, `bytes`, …)."""
-        return self._writer.submit(lambda _: self._tally.add(self.id, site, camera, **names))
-
-    def _insert(self, db: sqlite3.Connection, sealed: Sealed, chosen: float) -> None:
-        face, size = sealed.face, len(sealed.data)
-        cursor = db.execute(
-            "INSERT INTO faces (outbox, run, seq, id, site, camera, sha256, key, size, quality, chosen)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (face.outbox, face.run, face.seq, face.id, face.site, face.camera,
-             sealed.sha256, sealed.key, size, face.quality, chosen),
-        )  # fmt: skip
-        row = cursor.lastrowid or 0
-        db.execute("INSERT INTO pictures VALUES (?, ?)", (row, sealed.data))
-        self._tally.add(face.outbox, face.site, face.camera, captured=1)
-        self._arrived.append(
-            Waiting(row, face.id, sealed.sha256, face.site, face.camera, face.outbox, sealed.data)
-        )
-        self._bytes += size
-        while self._bytes > self._max_bytes:
-            self._evict(db)
-
-    def _evict(self, db: sqlite3.Connection) -> None:
-        """Make room: the oldest picture that was refused first, then the least valuable that waits."""
-        parked = db.execute(
-            "SELECT row, size FROM faces JOIN pictures USING (row)"
-            " WHERE state = 'refused' ORDER BY row LIMIT 1"
-        ).fetchone()
-        if parked:
-            db.execute("DELETE FROM pictures WHERE row = ?", (parked[0],))
-            self._bytes -= parked[1]
-            return
-        (face_id,) = db.execute(
-            "SELECT id FROM faces WHERE state = 'waiting' ORDER BY quality, row LIMIT 1"
-        ).fetchone()
-        self._move(db, face_id, "dropped", "evicted")
+        return self._writer.submit(lambda _: self._jobs.tally.add(self.id, site, camera, **names))
 
     # what the relay does
 
@@ -193,27 +146,11 @@ class Outbox:
 
         A picture whose bytes are not those that were frozen is dropped here, counted as damaged.
         """
-        return self._writer.submit(lambda db: self._backlog(db, after, most))
-
-    def _backlog(self, db: sqlite3.Connection, after: int, most: int) -> list[Waiting]:
-        rows = db.execute(
-            "SELECT row, id, sha256, site, camera, outbox, data FROM faces LEFT JOIN pictures USING (row)"
-            " WHERE state = 'waiting' AND row > ? ORDER BY row LIMIT ?",
-            (after, most),
-        ).fetchall()
-        sound = []
-        for row in rows:
-            face = Waiting(*row)
-            if face.data is not None and hashlib.sha256(face.data).hexdigest() == face.sha256:
-                sound.append(face)
-            else:
-                log.error("face %s was damaged on the disk: dropped, and counted", face.id)
-                self._move(db, face.id, "dropped", "damaged")
-        return sound if sound or not rows else self._backlog(db, rows[-1][0], most)
+        return self._writer.submit(lambda db: self._jobs.backlog(db, after, most))
 
     def answer(self, receipts: Sequence[Receipt]) -> Future[None]:
         """Act on receipts: only on those whose hash is the face's own."""
-        return self._writer.submit(lambda db: self._answer(db, receipts))
+        return self._writer.submit(lambda db: self._jobs.answer(db, receipts))
 
     def sent(self, ids: Iterable[str]) -> Future[None]:
         """Let faces go on a broker's word alone, as `fast` and `broker` do."""
@@ -221,80 +158,69 @@ class Outbox:
 
         def move(db: sqlite3.Connection) -> None:
             for face_id in gone:
-                self._move(db, face_id, "sent", None)
+                self._jobs.move(db, face_id, "sent", None)
 
         return self._writer.submit(move)
 
     def park(self, face_id: str, reason: str) -> Future[None]:
         """Keep a face for the operator, and send it no more."""
-        return self._writer.submit(lambda db: self._move(db, face_id, "refused", reason))
+        return self._writer.submit(lambda db: self._jobs.move(db, face_id, "refused", reason))
 
-    def _answer(self, db: sqlite3.Connection, receipts: Sequence[Receipt]) -> None:
-        for receipt in receipts:
-            kept = find(db, receipt.id)
-            if kept is None or kept.sha256 != receipt.sha256:
-                log.warning("a receipt for %s, no face of this outbox with that hash: ignored", receipt.id)
-                continue
-            if receipt.duplicate:
-                self._tally.add(kept.outbox, kept.site, kept.camera, duplicates=1)
-            outcome, _, reason = receipt.outcome.partition(":")
-            if outcome == "refused":
-                self._shift(db, kept, "refused", reason)
-            elif outcome in _FINAL:
-                self._shift(db, kept, _FINAL[outcome], "expired" if outcome == "expired" else None)
+    def expire(self, before: float, most: int) -> Future[int]:
+        """Drop what waits and was chosen before a time, in Unix seconds; returns how many, of `most`."""
+        return self._writer.submit(lambda db: self._jobs.expire(db, before, most))
+
+    def note(self, name: str, value: str) -> Future[None]:
+        """Keep a line beside the books, under a name."""
+
+        def keep(db: sqlite3.Connection) -> None:
+            db.execute("REPLACE INTO meta VALUES (?, ?)", (name, value))
+
+        return self._writer.submit(keep)
+
+    def noted(self, name: str) -> Future[str | None]:
+        """Return what was kept under a name."""
+        query = "SELECT max(value) FROM meta WHERE name = ?"
+        return self._writer.submit(lambda db: db.execute(query, (name,)).fetchone()[0])
 
     # the books
 
-    def _move(self, db: sqlite3.Connection, face_id: str, state: str, reason: str | None) -> None:
-        if kept := find(db, face_id):
-            self._shift(db, kept, state, reason)
-
-    def _shift(self, db: sqlite3.Connection, kept: Kept, state: str, reason: str | None) -> None:
-        """Take a face to another column, and its picture off the disk unless somebody may want to look."""
-        if not self._tally.shift(db, kept, state, reason):
-            return
-        if kept.state == "waiting":
-            self._gone.append(kept.id)
-        if state != "refused" and db.execute("DELETE FROM pictures WHERE row = ?", (kept.row,)).rowcount:
-            self._bytes -= kept.size
-
     def ledger(self) -> Future[Ledger]:
         """Return this outbox's books as they are on disk."""
-        return self._writer.submit(self._ledger)
-
-    def _ledger(self, db: sqlite3.Connection) -> Ledger:
-        self._tally.flush(db)  # jobs before this one, in the same transaction, count too
-        return schema.ledger(db, self.id)
+        return self._writer.submit(lambda db: self._jobs.ledger(db, self.id))
 
     def waiting(self) -> Future[int]:
         """Return how many faces wait, inherited ones included."""
-        return self._writer.submit(
-            lambda db: int(db.execute("SELECT count(*) FROM faces WHERE state = 'waiting'").fetchone()[0])
-        )
+        return self._writer.submit(lambda _: self._jobs.tally.waiting.total())
 
     def owners(self) -> Future[list[tuple[str, str]]]:
         """Return the (site, outbox) pairs whose faces wait here: where receipts may come from."""
-        query = "SELECT DISTINCT site, outbox FROM faces WHERE state = 'waiting'"
-        return self._writer.submit(lambda db: db.execute(query).fetchall())
 
-    def _prune(self, db: sqlite3.Connection) -> None:
-        before = time.time() - self._keep_days * _DAY
-        db.execute("DELETE FROM pictures WHERE row IN (SELECT row FROM faces WHERE answered < ?)", (before,))
-        db.execute("DELETE FROM faces WHERE answered < ? AND state != 'waiting'", (before,))
+        def named(_: sqlite3.Connection) -> list[tuple[str, str]]:
+            waiting = self._jobs.tally.waiting.items()
+            return sorted(
+                {(site, outbox) for (outbox, site, _), n in waiting if n and re.fullmatch(SLUG, site)}
+            )
+
+        return self._writer.submit(named)
 
     # the writer's hooks
 
+    def _finish(self, db: sqlite3.Connection) -> None:
+        self._jobs.tally.flush(db)
+        if time.monotonic() - self._shrunk_at > _SHRINK_EVERY_S:
+            self._shrunk_at = time.monotonic()
+            schema.shrink(db)
+
     def _tell(self) -> None:
-        news = News(self._arrived, self._gone)
-        self._arrived, self._gone = [], []
+        news = self._jobs.done()
         if self.listener and (news.arrived or news.gone):
             self.listener(news)
 
-    def _forget(self, db: sqlite3.Connection) -> None:
-        """Go back to what is on disk, after a transaction that is not."""
-        self._tally.clear()
-        self._arrived, self._gone = [], []
-        (self._bytes,) = db.execute(
-            "SELECT coalesce(sum(size), 0) FROM faces WHERE state IN ('waiting', 'refused')"
-            " AND row IN (SELECT row FROM pictures)"
-        ).fetchone()
+    def _undo(self, _: sqlite3.Connection, error: BaseException) -> None:
+        self._jobs.undo()
+        if means_full(error):
+            self._reserve.spend()
+
+    def _mend(self, db: sqlite3.Connection, error: BaseException) -> sqlite3.Connection | None:
+        return self._shelf.mend(db, error, self._jobs.load)

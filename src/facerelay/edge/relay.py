@@ -7,14 +7,18 @@ import logging
 import sqlite3
 import sys
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from typing import Final, Literal
 
+from facerelay.edge.budget import NOTE, Budget
+from facerelay.edge.expiry import Expiry
 from facerelay.edge.flights import Flight, Flights
 from facerelay.edge.line import Line
 from facerelay.edge.outbox import News, Outbox
+from facerelay.edge.thrift import Thrift
+from facerelay.edge.window import Window
 from facerelay.mqtt import NotConnectedError
 from facerelay.topics import FaceTopic, Hello, Receipt
 
@@ -30,17 +34,21 @@ Publish = Callable[[str, bytes], Awaitable[None]]
 class Relay:
     """Keeps the window full while the link is up; acts on receipts; sends again what is overdue.
 
-    Live faces go first, the backlog fills the rest. With no receipt at all it probes with one face at a
-    time and says so, and never falls back to less than the level of delivery that was asked for.
+    Live faces go first, then what is sent again; the backlog fills the rest. With no receipt at all it
+    probes with one face at a time and says so, and never falls back to less than was asked for.
 
     Args:
         outbox: where faces wait.
         topic: where they are published.
         publish: hands one message to the broker, and returns when its quality of service is fulfilled.
         delivery: `receipt`, or `fast` and `broker`, where the broker's word is enough.
-        window_bytes: in flight without a receipt, at most (one face may always be).
+        window_bytes: in flight without a receipt, at most (one face may always be); fewer where receipts
+            tell of a line on which so many would queue.
         overdue_s: how long a receipt may take before round trips were seen.
         max_unanswered: sends in vain, while later faces were answered, after which a face is parked.
+        budget: what may be sent per second and per day; none if not given.
+        thrift: is told how the line copes; cameras ask it how to encode.
+        expire_s: a face that was chosen so long ago and still waits is dropped, counted as expired.
         clock: monotonic seconds.
     """
 
@@ -54,14 +62,21 @@ class Relay:
         window_bytes: int,
         overdue_s: float,
         max_unanswered: int,
+        budget: Budget | None = None,
+        thrift: Thrift | None = None,
+        expire_s: float | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._outbox = outbox
         self._topic = topic
         self._publish = publish
         self._receipts = delivery == "receipt"
-        self._window = window_bytes
-        self._line = Line(outbox, live_bytes=_LIVE_WINDOWS * window_bytes)
+        self._window = Window(most=window_bytes, clock=clock)
+        self._line = Line(outbox, live_bytes=_LIVE_WINDOWS * window_bytes, clock=clock)
+        self._budget = budget or Budget(clock=clock)
+        self._thrift = thrift or Thrift(clock=clock)
+        self._expiry = Expiry(outbox, after_s=expire_s, clock=clock)
+        self._again: deque[Flight] = deque()
         self._flights = Flights(overdue_s=overdue_s, max_unanswered=max_unanswered, clock=clock)
         self._connected = False
         self._link: bool | None = None
@@ -119,6 +134,7 @@ class Relay:
         if not batch:
             return
         flights = [(self._flights.get(receipt.id, receipt.sha256), receipt) for receipt in batch]
+        self._window.answered((flight.face.id, len(flight.face.data)) for flight, _ in flights if flight)
         await asyncio.wrap_future(self._outbox.answer(batch))
         for flight, receipt in flights:
             if flight is not None:
@@ -132,6 +148,12 @@ class Relay:
         """Bytes that were sent and have no receipt."""
         return self._flights.bytes
 
+    @property
+    def _carries(self) -> float | None:
+        """Bytes per second that go, as far as anything is known to limit them."""
+        known = [rate for rate in (self._window.rate, self._budget.per_second) if rate]
+        return min(known, default=None)
+
     def _on_commit(self, news: News) -> None:
         """From the outbox's thread: faces came, or went."""
         if self._loop is not None:
@@ -141,10 +163,11 @@ class Relay:
     def _on_news(self, news: News) -> None:
         self._line.arrived(news.arrived)
         self._line.gone(news.gone)
-        for face_id in news.gone:
-            if flight := self._flights.get(face_id):
-                self._flights.land(flight)
         self._wake.set()
+
+    def _land(self, flight: Flight) -> None:
+        self._flights.land(flight)
+        self._window.gone(flight.face.id)
 
     def _on_way(self) -> None:
         if self._open:
@@ -158,22 +181,47 @@ class Relay:
         """Whether first sends may go: not into a link that is known to be down."""
         return self._connected and self._link is not False
 
+    async def _restore(self) -> None:
+        while True:
+            try:
+                return self._budget.restore(await asyncio.wrap_future(self._outbox.noted(NOTE)))
+            except sqlite3.Error as error:
+                await self._bear(error)
+
     async def _feed(self) -> None:
+        await self._restore()
         while True:
             await self._wake.wait()
             self._wake.clear()
-            while self._open and (face := await self._line.take(self._room)):
-                self._spare = False
-                self._send(self._flights.add(face))
+            try:
+                while self._open and self._budget.open and (flight := await self._next()):
+                    self._send(flight)
+            except sqlite3.Error as error:
+                await self._bear(error)
+
+    async def _next(self) -> Flight | None:
+        """Live faces, then what is to be sent again, then the backlog."""
+        face = self._line.take_live(self._room)
+        while face is None and self._again:
+            flight = self._again.popleft()
+            if self._still(flight):
+                return flight
+        face = face or await self._line.take_old(self._room)
+        if face is None:
+            return None
+        self._spare = False
+        return self._flights.add(face)
 
     @property
     def _room(self) -> int:
         """Bytes that may be sent now; one face may always be in flight, however large."""
-        return sys.maxsize if self._spare or not self.in_flight else self._window - self.in_flight
+        return sys.maxsize if self._spare or not self.in_flight else self._window.bytes - self.in_flight
 
     def _send(self, flight: Flight) -> None:
         assert self._tasks is not None  # noqa: S101 - only called while running
         self._flights.sent(flight)
+        self._window.sent(flight.face.id, len(flight.face.data))
+        self._budget.spend(len(flight.face.data))
         self._tasks.create_task(self._deliver(flight))
 
     async def _deliver(self, flight: Flight) -> None:
@@ -182,13 +230,14 @@ class Relay:
             await self._publish(self._topic.publish(face.site, face.camera), face.data)
         except NotConnectedError:
             self._flights.failed(flight)
+            self._window.gone(face.id)
             return
         finally:
             flight.busy = False
         self._sent_bytes[face.site, face.camera] += len(face.data)
         if not self._receipts:
             self._sent.append(face.id)
-            self._flights.land(flight)
+            self._land(flight)
             self._wake.set()
 
     async def _watch(self) -> None:
@@ -197,29 +246,51 @@ class Relay:
             try:
                 await self._write_down()
                 await self._send_overdue()
+                await self._expiry.look()
             except sqlite3.Error as error:
-                log.error("the outbox: %s: see that its disk has room", error)  # noqa: TRY400 - the message is for a user
-                await asyncio.sleep(1)
+                await self._bear(error)
+            self._budget.tell()
+            if self._open and not self._budget.day_is_spent:
+                self._thrift.look(self._line.live_bytes, self._carries)
             self._wake.set()
 
+    async def _bear(self, error: sqlite3.Error) -> None:
+        """The disk fails: say so, and give it a moment; nothing is lost, it is tried again."""
+        log.error("the outbox: %s: see that its disk has room", error)
+        await asyncio.sleep(1)
+
     async def _send_overdue(self) -> None:
-        if not self._open:
+        if not self._open or not self._budget.open:
             return
-        for flight in self._flights.unsent():
-            self._send(flight)
+        self._send_again(self._flights.unsent())
         if not self._receipts:
             return
         before = self._flights.probing
         overdue = self._flights.overdue(link_up=self._link is True)
         if overdue.probing and not before:
             self._sound_the_alarm()
-        for flight in overdue.send:
-            self._send(flight)
+        self._send_again(overdue.send)
         if overdue.probing:
             # Beside the old face a fresh one: a window full of faces that no store answers must not stop all.
-            self._spare = self._link is True and self.in_flight < 2 * self._window
+            self._spare = self._link is True and self.in_flight < 2 * self._window.bytes
         for flight in overdue.park:
             await self._park(flight)
+
+    def _send_again(self, flights: Iterable[Flight]) -> None:
+        """Queue for the budget; `busy` meanwhile, so that they are not found overdue once more."""
+        for flight in flights:
+            if self._still(flight):
+                flight.busy = True
+                self._again.append(flight)
+
+    def _still(self, flight: Flight) -> bool:
+        """Whether a face is to be sent again; one dropped on its way has filled the line till now."""
+        if self._flights.get(flight.face.id) is not flight:
+            return False
+        if self._line.waits(flight.face.id):
+            return True
+        self._land(flight)
+        return False
 
     def _sound_the_alarm(self) -> None:
         log.warning(
@@ -231,7 +302,7 @@ class Relay:
     async def _park(self, flight: Flight) -> None:
         face = flight.face
         await asyncio.wrap_future(self._outbox.park(face.id, "unanswered"))
-        self._flights.land(flight)
+        self._land(flight)
         log.error("face %s was sent %d times and never answered, others were: parked", face.id, flight.sends)
 
     async def _write_down(self) -> None:
@@ -242,3 +313,5 @@ class Relay:
         tally, self._sent_bytes = self._sent_bytes, Counter()
         for (site, camera), n in tally.items():
             self._outbox.count(site, camera, bytes=n)
+        if note := self._budget.news():
+            self._outbox.note(NOTE, note)

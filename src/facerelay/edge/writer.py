@@ -22,7 +22,9 @@ class GroupWriter:
         connect: opens the connection, in the thread that will own it.
         before_commit: called in each transaction before its COMMIT.
         after_commit: called in the writer's thread when a transaction is on disk.
-        after_rollback: called there when one is not: nothing of it happened.
+        after_rollback: called there when one is not, with what went wrong: nothing of it happened.
+        mend: called then, with the error: returns another connection, on which the jobs are tried again, or
+            None where the fault is not the file's; its own error is the jobs' too.
     """
 
     def __init__(
@@ -31,12 +33,15 @@ class GroupWriter:
         *,
         before_commit: Callable[[sqlite3.Connection], None],
         after_commit: Callable[[], None],
-        after_rollback: Callable[[sqlite3.Connection], None],
+        after_rollback: Callable[[sqlite3.Connection, BaseException], None],
+        mend: Callable[[sqlite3.Connection, BaseException], sqlite3.Connection | None],
     ) -> None:
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._before_commit = before_commit
         self._after_commit = after_commit
         self._after_rollback = after_rollback
+        self._mend = mend
+        self._db: sqlite3.Connection
         opened: Future[None] = Future()
         self._thread = threading.Thread(target=self._run, args=(connect, opened), name="outbox", daemon=True)
         self._thread.start()
@@ -56,16 +61,16 @@ class GroupWriter:
 
     def _run(self, connect: Callable[[], sqlite3.Connection], opened: Future[None]) -> None:
         try:
-            db = connect()
+            self._db = connect()
         except BaseException as error:  # noqa: BLE001 - handed to the caller's thread
             opened.set_exception(error)
             return
         opened.set_result(None)
         try:
             while batch := self._batch():
-                self._commit(db, batch)
+                self._commit(batch)
         finally:
-            db.close()
+            self._db.close()
 
     def _batch(self) -> list[Job]:
         batch: list[Job] = []
@@ -82,19 +87,31 @@ class GroupWriter:
             self._jobs.put(None)
         return batch
 
-    def _commit(self, db: sqlite3.Connection, batch: list[Job]) -> None:
+    def _commit(self, batch: list[Job]) -> None:
         """Run a batch in one transaction; where that fails, each job in its own, so a fault is one's own."""
         try:
-            results = self._transact(db, batch)
+            results = self._transact(self._db, batch)
         except Exception as error:  # noqa: BLE001 - it is the job's future's to raise
-            if len(batch) == 1:
-                batch[0][1].set_exception(error)
-            else:
-                for job in batch:
-                    self._commit(db, [job])
+            self._bear(batch, error)
             return
         for (_, future), result in zip(batch, results, strict=True):
             future.set_result(result)
+
+    def _bear(self, batch: list[Job], error: Exception) -> None:
+        try:
+            mended = self._mend(self._db, error)
+        except sqlite3.Error as worse:
+            for _, future in batch:
+                future.set_exception(worse)
+            return
+        if mended is not None:
+            self._db = mended
+            self._commit(batch)
+        elif len(batch) == 1:
+            batch[0][1].set_exception(error)
+        else:
+            for job in batch:
+                self._commit([job])
 
     def _transact(self, db: sqlite3.Connection, batch: list[Job]) -> list[Any]:
         try:
@@ -102,12 +119,12 @@ class GroupWriter:
             results = [job(db) for job, _ in batch]
             self._before_commit(db)
             db.execute("COMMIT")
-        except BaseException:
+        except BaseException as error:
             try:
                 if db.in_transaction:
                     db.execute("ROLLBACK")
             finally:
-                self._after_rollback(db)
+                self._after_rollback(db, error)
             raise
         self._after_commit()
         return results

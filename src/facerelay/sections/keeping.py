@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
@@ -39,6 +39,11 @@ class Outbox(Section):
         None,
         title="Expiry",
         description="Hours after which a face that still waits is dropped, and counted; unset: never.",
+    )
+    sync: Literal["full", "normal"] = Field(
+        "full",
+        title="Sync",
+        description="full; or normal: cheaper, but a power cut may take the last minutes (a crash nothing).",
     )
     keep_days: Annotated[float, Field(gt=0, le=36_500)] = Field(
         30,

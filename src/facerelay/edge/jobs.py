@@ -1,0 +1,213 @@
+"""What is done to the outbox's tables, in the thread that owns them."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import logging
+import re
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from pydantic import ValidationError
+
+from facerelay.edge import schema
+from facerelay.edge.reserve import Reserve
+from facerelay.edge.tally import Kept, Tally, find
+from facerelay.face import SLUG, Sealed
+from facerelay.topics import Ledger, Receipt
+
+log = logging.getLogger(__name__)
+
+_FINAL: Final = {"stored": "stored", "erased": "erased", "expired": "dropped"}
+"""What an outcome makes of a face in the books; a refusal is parked, with its picture."""
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A face that waits to be sent: its frozen bytes and where they go."""
+
+    row: int
+    id: str
+    sha256: str
+    site: str
+    camera: str
+    outbox: str
+    data: bytes
+    quality: float
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """What one commit changed: faces that came to wait, and ids that wait no longer."""
+
+    arrived: Sequence[Waiting]
+    gone: Sequence[str]
+
+
+class Jobs:
+    """Inserts, moves and reads faces, each in a transaction of the caller's.
+
+    Args:
+        max_bytes: of pictures; past it refused ones go first, then the least valuable, counted as dropped.
+        reserve: says whether there is room for another.
+    """
+
+    def __init__(self, *, max_bytes: int, reserve: Reserve) -> None:
+        self._max_bytes = max_bytes
+        self._reserve = reserve
+        self._arrived: list[Waiting] = []
+        self._gone: list[str] = []
+        self._unexpired = 0
+        self.tally = Tally()
+
+    def load(self, db: sqlite3.Connection) -> None:
+        """Begin with what is in a file that was just opened."""
+        self.tally.load(db)
+        self.undo()
+
+    def done(self) -> News:
+        """Return what a transaction has changed, now that it is on disk."""
+        news = News(self._arrived, self._gone)
+        self._arrived, self._gone = [], []
+        self.tally.done()
+        return news
+
+    def undo(self) -> None:
+        """Forget what a transaction has changed: it did not happen."""
+        self.tally.clear()
+        self._arrived, self._gone = [], []
+        self._unexpired = 0
+
+    def insert(self, db: sqlite3.Connection, sealed: Sealed, chosen: float) -> None:
+        """Keep a face, and make room for it within the budget."""
+        face, size = sealed.face, len(sealed.data)
+        self._reserve.admit(db, size)
+        cursor = db.execute(
+            "INSERT INTO faces (outbox, run, seq, id, site, camera, sha256, key, size, quality, chosen)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (face.outbox, face.run, face.seq, face.id, face.site, face.camera,
+             sealed.sha256, sealed.key, size, face.quality, chosen),
+        )  # fmt: skip
+        row = cursor.lastrowid or 0
+        db.execute("INSERT INTO pictures VALUES (?, ?)", (row, sealed.data))
+        self.tally.captured(face.outbox, face.site, face.camera, size)
+        self._arrived.append(
+            Waiting(
+                row, face.id, sealed.sha256, face.site, face.camera, face.outbox, sealed.data, face.quality
+            )
+        )
+        while self.tally.bytes > self._max_bytes:
+            self._evict(db)
+
+    def _evict(self, db: sqlite3.Connection) -> None:
+        """Make room: the oldest picture that was refused first, then the least valuable that waits."""
+        parked = db.execute(
+            "SELECT row, size FROM faces JOIN pictures USING (row)"
+            " WHERE state = 'refused' ORDER BY row LIMIT 1"
+        ).fetchone()
+        if parked:
+            db.execute("DELETE FROM pictures WHERE row = ?", (parked[0],))
+            self.tally.picture(-parked[1])
+            return
+        (face_id,) = db.execute(
+            "SELECT id FROM faces WHERE state = 'waiting' ORDER BY CAST(quality * 64 AS INTEGER), row LIMIT 1"
+        ).fetchone()
+        self.move(db, face_id, "dropped", "evicted")
+
+    def backlog(self, db: sqlite3.Connection, after: int, most: int) -> list[Waiting]:
+        """Return waiting faces from behind a row; a damaged picture is dropped, and counted.
+
+        Raises:
+            BrokenError: a row is damaged.
+        """
+        rows = db.execute(
+            "SELECT row, id, sha256, site, camera, outbox, data, quality"
+            " FROM faces LEFT JOIN pictures USING (row)"
+            " WHERE state = 'waiting' AND row > ? ORDER BY row LIMIT ?",
+            (after, most),
+        ).fetchall()
+        sound = []
+        for row in rows:
+            face = Waiting(*row)
+            if isinstance(face.data, bytes) and hashlib.sha256(face.data).hexdigest() == face.sha256:
+                _see_names(face)
+                sound.append(face)
+            elif find(db, face.id):
+                log.error("face %s was damaged on the disk: dropped, and counted", face.id)
+                self.move(db, face.id, "dropped", "damaged")
+            else:
+                raise schema.BrokenError("a face cannot be found by its id")
+        return sound if sound or not rows else self.backlog(db, rows[-1][0], most)
+
+    def expire(self, db: sqlite3.Connection, before: float, most: int) -> int:
+        """Drop what waits and was chosen before a time; returns how many, of `most`."""
+        rows = db.execute(
+            "SELECT row, id, chosen FROM faces WHERE state = 'waiting' AND row > ? ORDER BY row LIMIT ?",
+            (self._unexpired, most),
+        ).fetchall()
+        old = list(itertools.takewhile(lambda row: row[2] < before, rows))
+        for _, face_id, _ in old:
+            self.move(db, face_id, "dropped", "expired")
+        if len(old) < len(rows):
+            self._unexpired = rows[len(old)][0] - 1
+        elif len(rows) < most:
+            (self._unexpired,) = db.execute("SELECT coalesce(max(row), 0) FROM faces").fetchone()
+        return len(old)
+
+    def answer(self, db: sqlite3.Connection, receipts: Sequence[Receipt]) -> None:
+        """Act on receipts: only on those whose hash is the face's own."""
+        for receipt in receipts:
+            kept = find(db, receipt.id)
+            if kept is None or kept.sha256 != receipt.sha256:
+                log.warning("a receipt for %s, no face of this outbox with that hash: ignored", receipt.id)
+                continue
+            if receipt.duplicate:
+                self.tally.add(kept.outbox, kept.site, kept.camera, duplicates=1)
+            outcome, _, reason = receipt.outcome.partition(":")
+            if outcome == "refused":
+                self._shift(db, kept, "refused", reason)
+            elif outcome in _FINAL:
+                self._shift(db, kept, _FINAL[outcome], "expired" if outcome == "expired" else None)
+
+    def move(self, db: sqlite3.Connection, face_id: str, state: str, reason: str | None) -> None:
+        """Take a face to another column, if there is such a face."""
+        if kept := find(db, face_id):
+            self._shift(db, kept, state, reason)
+
+    def _shift(self, db: sqlite3.Connection, kept: Kept, state: str, reason: str | None) -> None:
+        """Take a face to another column, and its picture off the disk unless somebody may want to look."""
+        if not self.tally.shift(db, kept, state, reason):
+            return
+        if kept.state == "waiting":
+            self._gone.append(kept.id)
+        if state != "refused" and db.execute("DELETE FROM pictures WHERE row = ?", (kept.row,)).rowcount:
+            self.tally.picture(-kept.size)
+
+    def ledger(self, db: sqlite3.Connection, outbox: str) -> Ledger:
+        """Return an outbox's books, with the jobs before this one in the same transaction.
+
+        Raises:
+            BrokenError: what is on disk cannot be read as books.
+        """
+        self.tally.flush(db)
+        waiting = {
+            (site, camera): n for (owner, site, camera), n in self.tally.waiting.items() if owner == outbox
+        }
+        try:
+            return schema.ledger(db, outbox, waiting=waiting)
+        except ValidationError as error:
+            raise schema.BrokenError("its books cannot be read") from error
+
+
+def _see_names(face: Waiting) -> None:
+    """See that a face is its picture's, and that its names may travel.
+
+    Raises:
+        BrokenError: its row was damaged; its picture says what was in there.
+    """
+    named = all(re.fullmatch(SLUG, name) for name in (face.site, face.camera))
+    if not named or face.id.replace("-", "").encode() not in face.data:
+        raise schema.BrokenError("a face's row is not its picture's")
