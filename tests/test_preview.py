@@ -350,6 +350,7 @@ def test_only_the_last_faces_are_kept_and_small(preview: Preview) -> None:
         for track in range(30):
             panel.put(seen(turn * 30 + track, [], [shot(turn * 30 + track, side=700)]))
         eventually(partial(reached, panel, (turn + 1) * 30))
+    eventually(lambda: told(preview)["faces"][-1]["number"] == 120)
     faces = told(preview)["faces"]
     assert [each["number"] for each in faces] == list(range(121 - KEPT, 121))
     assert ask(preview, "/face/70.jpg")[0] == 404

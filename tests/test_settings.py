@@ -22,6 +22,22 @@ def test_flags_are_over_the_environment_and_that_over_the_file(tmp_path: Path) -
     assert (config.site, config.visits.wait_s, config.outbox.window_bytes) == ("c", 3.0, 20_000)
 
 
+@pytest.mark.parametrize("source", ["clip.mp4", "shots", "shots/frame-%05d.jpg"])
+def test_a_cameras_file_is_relative_to_the_settings_too(tmp_path: Path, source: str) -> None:
+    (tmp_path / "edge.toml").write_text(f'[[camera]]\nname = "door"\nsource = "{source}"\n')
+    (camera,) = load(tmp_path / "edge.toml", environ={}).camera
+    assert camera.source == str(tmp_path / source)
+
+
+@pytest.mark.parametrize(
+    "source", ["0", "scene", "rtsp://cam/1", "https://h/v.m3u8", "mqtt:a/+/b", "/a/b.mp4"]
+)
+def test_what_is_no_relative_path_stays_as_it_is(tmp_path: Path, source: str) -> None:
+    (tmp_path / "edge.toml").write_text(f'[[camera]]\nname = "door"\nsource = "{source}"\n')
+    (camera,) = load(tmp_path / "edge.toml", environ={}).camera
+    assert camera.source == source
+
+
 def test_paths_in_a_file_are_relative_to_it(tmp_path: Path) -> None:
     path = tmp_path / "edge.toml"
     path.write_text('[outbox]\npath = "o.db"\n[bucket]\nurl = "file://faces"\n')

@@ -141,8 +141,19 @@ def _beside(config: Config, folder: Path) -> Config:
                 rest = url.removeprefix("file://")
                 moved["url"] = url if rest.startswith("/") else f"file://{(folder / rest).absolute()}"  # type: ignore[assignment]
             changes[name] = section.model_copy(update=moved)
+    changes["camera"] = tuple(
+        camera.model_copy(update={"source": str(folder.absolute() / Path(camera.source).expanduser())})
+        if is_path(camera.source)
+        else camera
+        for camera in config.camera
+    )
     values = {name: getattr(config, name) for name in Config.model_fields} | changes
     return Config.model_construct(_fields_set=config.model_fields_set, **values)
+
+
+def is_path(source: str) -> bool:
+    """Whether a camera's source is a file or folder: no webcam, no URL, no topic, not the built-in scene."""
+    return not (source.isdecimal() or "://" in source or source.startswith("mqtt:") or source == "scene")
 
 
 def template(names: Sequence[str], values: Mapping[str, Any]) -> str:

@@ -96,10 +96,10 @@ class Quick:
         await asyncio.sleep(0)
 
     async def _dial(self) -> _Connection:
-        dial = asyncio.get_running_loop().create_connection(
-            lambda: _Connection(self._forget), *self._address, ssl=self._tls
-        )
-        _, connection = await asyncio.wait_for(dial, _CONNECT_S)
+        async with asyncio.timeout(_CONNECT_S):
+            _, connection = await asyncio.get_running_loop().create_connection(
+                lambda: _Connection(self._forget), *self._address, ssl=self._tls
+            )
         return connection
 
     async def _ask(self, connection: _Connection, request: bytes) -> int:

@@ -81,6 +81,11 @@ def show(options: Options) -> int:
     return max(code, _close(options, edge, cloud))
 
 
+def _absolute(source: str) -> str:
+    """Return a source as the roles' settings need it, which lie in another folder."""
+    return str(Path(source).expanduser().absolute()) if settings.is_path(source) else source
+
+
 def _first_source() -> str:
     """The webcam if there is one, else the built-in scene."""
     return "0" if Path("/dev/video0").exists() else SCENE
@@ -94,7 +99,7 @@ def _configure(options: Options, cameras: list[tuple[str, str]], folder: Path) -
     values: dict[str, dict[str, Any]] = {
         "edge": {
             "site": "demo", "broker": {"url": edge_url, "data": "edge-broker"}, "cloud": {"url": cloud_url},
-            "camera": [{"name": name, "source": path, "pace": pace} for name, path in cameras],
+            "camera": [{"name": name, "source": _absolute(path), "pace": pace} for name, path in cameras],
             "bucket": {"url": _bucket_url(options, folder)},
         },
         "cloud": {

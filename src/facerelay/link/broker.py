@@ -96,7 +96,8 @@ class EmbeddedBroker:
         )
         self._pump = asyncio.create_task(self._pass_on(self._process))
         try:
-            await asyncio.wait_for(self._answers(self._process), _START_S)
+            async with asyncio.timeout(_START_S):
+                await self._answers(self._process)
         except BaseException as error:
             await self._stop()
             if isinstance(error, TimeoutError):
@@ -157,7 +158,8 @@ class EmbeddedBroker:
         with suppress(ProcessLookupError):
             self._process.terminate()
         try:
-            await asyncio.wait_for(self._process.wait(), _STOP_S)
+            async with asyncio.timeout(_STOP_S):
+                await self._process.wait()
         except TimeoutError:
             self._process.kill()
             await self._process.wait()

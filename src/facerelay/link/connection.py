@@ -134,7 +134,8 @@ class Connection(asyncio.BufferedProtocol):
             self._flush()
             self._transport.close()
             with suppress(TimeoutError):
-                await asyncio.wait_for(asyncio.shield(self.lost), _CLOSE_S)
+                async with asyncio.timeout(_CLOSE_S):
+                    await asyncio.shield(self.lost)
         self.abort(NotConnectedError("the session was closed"))
 
     def abort(self, reason: Exception) -> None:

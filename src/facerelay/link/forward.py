@@ -119,14 +119,15 @@ class _Herald:
                         told = now
                     continue
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(self._news.wait(), _REPEAT_S)
+                    async with asyncio.timeout(_REPEAT_S):
+                        await self._news.wait()
                     continue
                 told = None
         finally:
             # Leaving politely voids the will.
             with suppress(NotConnectedError, TimeoutError):
-                farewell = session.publish(self._topic, topics.DOWN, qos=1, retain=True)
-                await asyncio.wait_for(farewell, _FAREWELL_S)
+                async with asyncio.timeout(_FAREWELL_S):
+                    await session.publish(self._topic, topics.DOWN, qos=1, retain=True)
 
 
 def _retained(topic: str) -> bool:

@@ -185,7 +185,8 @@ class Session:
     async def _rest(self, delay: float) -> float:
         """Wait before the next connection; return the delay before the one after it."""
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._hurry.wait(), delay * _SYSTEM_RANDOM.uniform(0.5, 1))
+            async with asyncio.timeout(delay * _SYSTEM_RANDOM.uniform(0.5, 1)):
+                await self._hurry.wait()
             self._hurry.clear()
             await asyncio.sleep(_FIRST_DELAY_S * _SYSTEM_RANDOM.uniform(0.5, 1))
             return _FIRST_DELAY_S
@@ -218,11 +219,12 @@ class Session:
                 on_lost=lambda: self._set_up(up=False),
             )
 
-        # asyncio sets TCP_NODELAY by itself.
-        dial = asyncio.get_running_loop().create_connection(
-            protocol, self._broker.host, self._broker.port, ssl=self._tls
-        )
-        _, connection = await asyncio.wait_for(dial, _ANSWER_S)
+        # Not wait_for: in Python 3.11 it loses a cancellation that comes as the dial ends.
+        async with asyncio.timeout(_ANSWER_S):
+            # asyncio sets TCP_NODELAY by itself.
+            _, connection = await asyncio.get_running_loop().create_connection(
+                protocol, self._broker.host, self._broker.port, ssl=self._tls
+            )
         return connection
 
     async def _introduce(self, connection: Connection) -> None:
