@@ -379,6 +379,30 @@ def test_a_damaged_picture_of_a_sequence_is_left_out(
         play(tmp_path / "%d.jpg")
 
 
+def test_a_damaged_picture_of_a_folder_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_shots(tmp_path, "%d.jpg", {1: 10, 4: 40})
+    for number in (2, 3):
+        (tmp_path / f"{number}.jpg").write_bytes(b"not a picture")
+    frames = play(tmp_path)
+    assert [round(frame.pts) for frame in frames] == [0, 9]
+    assert all(frame.still for frame in frames)
+    assert caplog.text.count("left out") == 1
+    for number in (1, 4):
+        (tmp_path / f"{number}.jpg").unlink()
+    with pytest.raises(CameraError, match="none of its pictures"):
+        play(tmp_path)
+
+
+def test_a_video_may_have_fewer_pixels_than_a_still_picture(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(opening, "MAX_VIDEO_PIXELS", 64 * 48 - 1)
+    with pytest.raises(CameraError):
+        play(write_video(tmp_path / "a.mp4"))
+    write_shots(tmp_path, "%d.png", {1: 10})
+    assert len(play(tmp_path / "1.png")) == 1
+
+
 def test_a_sequence_stays_in_its_folder(tmp_path: Path) -> None:
     folder = tmp_path / "shots"
     (folder / "2.jpg").mkdir(parents=True)

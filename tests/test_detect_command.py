@@ -146,6 +146,17 @@ def test_a_hostile_picture_is_an_error_and_the_rest_goes_on(
     assert len(good["faces"]) == 1
 
 
+def test_a_name_that_controls_a_terminal_is_shown_escaped(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad = Path(os.fsdecode(bytes(tmp_path) + b"/\xff\x1b[31m\xc2\x9b\xc3\xa9.jpg"))
+    bad.write_bytes(b"no picture")
+    assert detect(Config(), [bad]) == 1
+    said = capsys.readouterr()
+    assert r"/\udcff\x1b[31m\x9b" + "\xe9.jpg: neither JPEG" in said.err
+    assert json.loads(said.out)["file"] == str(bad)
+
+
 def test_a_file_without_end_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert detect(Config(), [Path("/dev/zero"), Path("/")]) == 1
     endless, folder = lines(capsys)

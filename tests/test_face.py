@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 import struct
+import subprocess
+import sys
 import uuid
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
@@ -110,6 +113,47 @@ def test_hostile_bytes_have_one_error_with_a_reason(data: bytes, reason: str) ->
     with pytest.raises(face.FaceError) as caught:
         face.unseal(data, LIMITS)
     assert caught.value.reason == reason
+
+
+def segment(marker: int, body: bytes) -> bytes:
+    return bytes((0xFF, marker)) + struct.pack(">H", len(body) + 2) + body
+
+
+@pytest.mark.parametrize(
+    ("marker", "says"),
+    [(0x00, "0x00"), (0x02, "0x02"), (0xBF, "0xBF"), (0xD8, "0xD8"), (0xC2, "twice"), (0xC0, "twice")],
+)
+def test_a_jpeg_cannot_hide_a_second_size(jpeg: bytes, marker: int, says: str) -> None:
+    hidden = jpeg_of_size(20_000, 20_000)[2:-2]
+    body = hidden if marker not in (0xC0, 0xC2) else hidden[4:]
+    with pytest.raises(picture.PictureError, match=says) as caught:
+        picture.read(jpeg[:2] + segment(marker, body) + jpeg[2:], max_bytes=10**6, max_pixels=10**6)
+    assert caught.value.reason == "malformed"
+
+
+def test_whatever_a_camera_puts_before_the_picture_is_walked_over(jpeg: bytes) -> None:
+    parts = [segment(marker, b"x" * 6) for marker in (*range(0xE0, 0xF0), 0xFE, 0xDB, 0xDD, 0xC4, 0xCC, 0xDE)]
+    data = jpeg[:2] + b"".join(b"\xff\xff" + part for part in parts) + b"\xff\x01\xff\xd0" + jpeg[2:]
+    assert picture.read(data, max_bytes=10**6, max_pixels=10**6).complete
+
+
+def test_a_jpeg_without_a_scan_is_not_complete() -> None:
+    assert not picture.read(jpeg_of_size(9, 9), max_bytes=1000, max_pixels=1000).complete
+    with pytest.raises(picture.PictureError, match="does not say its size"):
+        picture.read(b"\xff\xd8\xff\xd9", max_bytes=1000, max_pixels=1000)
+
+
+def test_opencv_itself_refuses_more_pixels_than_are_ever_taken() -> None:
+    code = "import os, facerelay.edge.cameras.raster, cv2; print(os.environ['OPENCV_IO_MAX_IMAGE_PIXELS'])"
+    code += "; import numpy; cv2.imdecode(numpy.frombuffer(bytes.fromhex(input()), 'u1'), 1)"
+    huge = jpeg_of_size(9000, 9000)[:-2] + segment(0xDA, b"\x01\x01\x00\x00\x3f\x00") + b"\xff\xd9"
+    env = {name: value for name, value in os.environ.items() if not name.startswith("OPENCV")}
+    done = subprocess.run(
+        [sys.executable, "-c", code], check=False, env=env, input=huge.hex(),
+        capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.stdout == "64000000\n"
+    assert "CV_IO_MAX_IMAGE_PIXELS" in done.stderr
 
 
 def test_a_sound_picture_of_somebody_else_is_not_ours(jpeg: bytes) -> None:

@@ -13,7 +13,7 @@ import av
 import numpy as np
 import pytest
 
-from facerelay.edge.cameras import hls, live, origin
+from facerelay.edge.cameras import hls, live, origin, playlist
 from facerelay.edge.cameras.camera import CameraError, Frame, expand, open_camera
 from web import Handler, answer, files, serve
 
@@ -261,6 +261,28 @@ def test_a_redirect_within_the_server_is_followed(tmp_path: Path) -> None:
         assert read_all(f"{url}/cam/live.m3u8") == 4 * RATE
 
 
+def test_a_redirect_to_a_long_address_is_not_followed() -> None:
+    asked: list[str] = []
+
+    def handle(request: http.server.BaseHTTPRequestHandler) -> None:
+        asked.append(request.path)
+        request.send_response(302)
+        request.send_header("Location", f"/{'a' * 60_000}/b.m3u8")
+        request.end_headers()
+
+    with serve(handle) as url, pytest.raises(CameraError, match="address of more than 4096"):
+        hls.Stream(f"{url}/live.m3u8", stop=threading.Event())
+    assert asked == ["/live.m3u8"]
+
+
+def test_a_long_attribute_costs_no_more_than_its_length(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(playlist, "_LONGEST_LINE", 2_000_000)
+    body = b"#EXTM3U\n#EXT-X-STREAM-INF:" + b"A" * 100_000 + b",BANDWIDTH=7\nx\n"
+    begin = time.monotonic()
+    assert playlist.parse(body, "http://h/a", "http://h/a") == playlist.Master("http://h/x")
+    assert time.monotonic() - begin < 5
+
+
 @pytest.mark.parametrize("what", ["playlist", "redirect"])
 def test_a_hundred_playlists_within_one_another_are_not_followed(what: str) -> None:
     asked: list[str] = []
@@ -327,7 +349,9 @@ def test_a_server_that_drips_is_given_up(monkeypatch: pytest.MonkeyPatch) -> Non
         (b"", "not a playlist"), (b"<html>", "not a playlist"), (b"\x80\x04.", "not a playlist"),
         (listed(), "no segments"), (listed("live.m3u8"), "cannot be read"),
         (listed("a.ts").replace(b"#EXTINF", ENCRYPTED), "encrypted"),
-        (b"#EXTM3U\n" + b"#EXTINF:1,\na\n" * 100_001, "entries"),
+        (b"#EXTM3U\n" + b"#EXTINF:1,\na\n" * 10_001, "entries"),
+        (listed("a" * 8193), "line of more than 8192"), (listed("a" * 4097), "address of more than 4096"),
+        (listed("a").replace(b"#EXTINF", b'#EXT-X-MAP:URI="%b"\n#EXTINF' % (b"a" * 4097)), "than 4096"),
         (FAR, "answers 200 instead of 206"),
     ],
 )  # fmt: skip

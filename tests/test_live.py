@@ -5,6 +5,7 @@ import logging
 import signal
 import threading
 import time
+import types
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Self
@@ -367,9 +368,9 @@ def test_a_decoder_that_falls_behind_leaves_frames_out_and_stays_near(
     monkeypatch.setattr(stream, "_CAUGHT_UP_S", 0.1)
     check = video._check
 
-    def slowly(frame: av.VideoFrame, source: str) -> None:
+    def slowly(frame: av.VideoFrame, source: str, most: int) -> None:
         time.sleep(0.15)
-        check(frame, source)
+        check(frame, source, most)
 
     with cameras.rtsp(tmp_path) as camera, opening.live_opener(camera.url)() as container:
         monkeypatch.setattr(video, "_check", slowly)
@@ -382,3 +383,32 @@ def test_a_decoder_that_falls_behind_leaves_frames_out_and_stays_near(
     # Of 15 frames a second it decodes not even 7: in the end it would be 2.7 s behind.
     assert max(lags) < 1.5
     assert subject.passed > len(lags) + 10
+
+
+def test_of_a_webcam_every_picture_is_copied_while_it_is_open(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A closed webcam's buffers are gone: what was not copied by then would end the process."""
+    path, copies = tmp_path / "a.jpg", list[str]()
+    cv2.imwrite(str(path), np.full((48, 64, 3), 70, np.uint8))
+    copied = video.copied
+
+    def watched(frame: av.VideoFrame, source: str) -> Callable[[], Raster]:
+        copies.append(threading.current_thread().name)
+        return copied(frame, source)
+
+    monkeypatch.setattr(live, "copied", watched)
+    monkeypatch.setattr(live, "lends", lambda _: True)
+    with live.Live("0", lambda: opening.open_file(path), threading.Event()) as pictures:
+        raster = next(picture.raster() for _, picture in pictures if not picture.dark)
+        assert raster is not None
+        assert copies[0] == "camera"
+
+
+@pytest.mark.parametrize(
+    ("name", "lent"),
+    [("video4linux2,v4l2", True), ("avfoundation", True), ("rtsp", False), ("mpjpeg", False)],
+)
+def test_the_pictures_of_webcams_alone_are_lent(name: str, *, lent: bool) -> None:
+    container = types.SimpleNamespace(format=types.SimpleNamespace(name=name))
+    assert opening.lends(container) == lent  # type: ignore[arg-type]

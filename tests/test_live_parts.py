@@ -1,14 +1,20 @@
 from __future__ import annotations
 
+import ctypes
 import logging
+import struct
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 import av
+import av._core
 import numpy as np
 import pytest
 
-from facerelay.edge.cameras import health, video
+from facerelay.edge.cameras import health, memory, video
 from facerelay.edge.cameras.health import Freeze, Journal, Patience
+from facerelay.edge.cameras.opening import CameraError
+from facerelay.edge.cameras.raster import Raster
 from facerelay.edge.cameras.stream import Haste, StreamClock
 
 
@@ -35,6 +41,73 @@ def test_the_time_until_a_still_picture_is_taken_for_a_frozen_one_doubles_and_fa
 def test_pictures_differ_in_their_fingerprints_alone_where_they_differ(form: str) -> None:
     first, second, other = frames_of([7, 7, 9], form)
     assert video.fingerprint(first) == video.fingerprint(second) != video.fingerprint(other)
+
+
+def bottom_up(path: Path, code: bytes, bits: int, data: bytes, size: tuple[int, int]) -> Path:
+    """Write an AVI of one raw frame whose rows lie from the bottom up."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return kind + struct.pack("<I", len(body)) + body + b"\0" * (len(body) % 2)
+
+    extra = b"BottomUp\0" if code.strip(b"\0") else b""
+    form = struct.pack("<IiiHH4s5I", 40 + len(extra), *size, 1, bits, code, len(data), 0, 0, 0, 0) + extra
+    stream = struct.pack("<4s4s10I4H", b"vids", code, 0, 0, 0, 1, 25, 0, 1, len(data), 0, 0, 0, 0, *size)
+    head = struct.pack("<14I", 40_000, 0, 0, 16, 1, 0, 1, len(data), *size, 0, 0, 0, 0)
+    lists = chunk(b"LIST", b"strl" + chunk(b"strh", stream) + chunk(b"strf", form))
+    frames = chunk(b"LIST", b"movi" + chunk(b"00db", data))
+    path.write_bytes(
+        chunk(b"RIFF", b"AVI " + chunk(b"LIST", b"hdrl" + chunk(b"avih", head) + lists) + frames)
+    )
+    return path
+
+
+@pytest.mark.parametrize(("code", "bits"), [(b"\0\0\0\0", 24), (b"I420", 12), (b"Y800", 8)])
+def test_rows_from_the_bottom_up_are_turned(tmp_path: Path, code: bytes, bits: int) -> None:
+    marks = []
+    for value in (50, 90):
+        low, high = bytes([value]) * (64 * 24), bytes([200]) * (64 * 24)
+        data = (low * 3 + high * 3) if bits == 24 else low + high + bytes([128]) * (64 * 48 * (bits - 8) // 8)
+        path = bottom_up(tmp_path / "a.avi", code, bits, data, (64, 48))
+        with av.open(str(path)) as container:
+            frame = next(container.decode(video=0))
+        assert frame.planes[0].line_size < 0
+        image = video.to_raster(frame).small(64)
+        assert image.shape == (48, 64, 3)
+        assert image[0].mean() > image[-1].mean() + 60
+        marks.append((video.fingerprint(frame), video.fingerprint(frame)))
+    assert marks[0][0] == marks[0][1] != marks[1][0]
+
+
+@pytest.mark.parametrize("form", ["yuv420p", "yuyv422", "bgr24"])
+def test_a_copied_picture_has_nothing_of_the_frames_memory(form: str) -> None:
+    (frame,) = frames_of([70], form)
+    raster = video.copied(frame, "0")()
+    before = raster.luma().copy()
+    for plane in frame.planes:
+        plane.update(bytes(plane.buffer_size))
+    assert np.array_equal(raster.luma(), before)
+    assert before.mean() > 50
+
+
+def test_a_picture_that_cannot_be_copied_is_an_error_when_it_is_taken(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(*_: object, **__: object) -> Raster:
+        raise ValueError("Conversion to numpy array with format `none` is not supported")
+
+    monkeypatch.setattr(video, "to_raster", refuse)
+    take = video.copied(next(frames_of([70])), "0")
+    with pytest.raises(CameraError, match="cannot be converted"):
+        take()
+
+
+def test_ffmpeg_takes_no_more_memory_at_once_than_it_may() -> None:
+    library = ctypes.CDLL(av._core.__file__)
+    library.av_malloc.restype, library.av_free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
+    assert library.av_malloc(ctypes.c_size_t(memory.MOST_BYTES + 1)) is None
+    held = library.av_malloc(ctypes.c_size_t(1000))
+    assert held
+    library.av_free(held)
 
 
 def test_the_clock_of_a_stream_is_put_on_ours_by_the_least_delay() -> None:

@@ -20,6 +20,7 @@ import pytest
 from conftest import need
 from facerelay.commands.running import connector, run
 from facerelay.config import Camera, Config
+from facerelay.edge.cameras import posted
 from facerelay.edge.cameras.camera import CameraError, expand, open_camera
 from facerelay.edge.cameras.frame import Frame
 from facerelay.edge.cameras.posted import MOST_CAMERAS, Mailbox, PostOffice, topic_of
@@ -107,7 +108,7 @@ def test_a_posted_picture_is_turned_upright(jpeg: bytes) -> None:
         (encoded(90, size=(1200, 900)), False, "too-many-pixels"), (bytes(1_000_001), False, "too-large"),
         (b"/9j/4AAQSkZJRgABAQ", False, "base64"), (b'{"image": "x"}', False, "not-a-picture"),
         (encoded(90), True, "retained"),
-        (encoded(90)[:300] + bytes(200) + b"\xff\xd9", False, "damaged"),
+        (encoded(90)[:300] + bytes(200) + b"\xff\xd9", False, "malformed"),
         (encoded(90, ".png")[:60] + bytes(60) + encoded(90, ".png")[-12:], False, "truncated"),
     ],
 )  # fmt: skip
@@ -131,9 +132,31 @@ def test_a_picture_whose_pixels_are_damaged_is_left_out(caplog: pytest.LogCaptur
     found.take("cam", good[:begin] + bytes(end - begin) + good[end:])
     found.take("cam", encoded(50))
     (frame,) = read(found.boxes["door"], 1)
-    assert frame.index == 1
+    assert frame.index == 0, "it would count as too late to be looked at"
     assert found.boxes["door"].refused() == {"damaged": 1}
     assert "cannot be decoded" in caplog.text
+
+
+def test_damaged_pictures_without_end_are_silence() -> None:
+    box, stop, end = Found(("door", "mqtt:cam")).boxes["door"], threading.Event(), threading.Event()
+
+    def flood() -> None:
+        number = 0
+        while not end.wait(0.01):
+            number += 1
+            box.post(b"\xff\xd8\xff" + number.to_bytes(8, "big"))
+
+    threads = [threading.Thread(target=flood), threading.Timer(20, stop.set)]
+    for thread in threads:
+        thread.start()
+    first = next(box.frames(stop), None)
+    end.set()
+    cast("threading.Timer", threads[1]).cancel()
+    for thread in threads:
+        thread.join()
+    assert first is not None
+    assert first.blank
+    assert box.refused()["damaged"] > 1
 
 
 def test_a_picture_that_is_sent_again_counts_once() -> None:
@@ -199,6 +222,26 @@ def test_there_is_an_end_to_the_cameras_that_a_plus_makes(caplog: pytest.LogCapt
         found.take(f"frigate/cam{number}/person/snapshot", encoded(number))
     assert len(found.boxes) == MOST_CAMERAS
     assert f"there are {MOST_CAMERAS} already" in caplog.text
+
+
+def test_a_camera_that_was_silent_for_long_makes_room(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    found = Found(("frigate", FRIGATE), ("hall", "mqtt:hall"))
+    for number in range(MOST_CAMERAS - 1):
+        found.take(f"frigate/made{number}/person/snapshot", encoded(number))
+    found.take("frigate/made0/person/snapshot", encoded(99))
+    silent, hall = found.boxes["frigate-made1"], found.boxes["hall"]
+    monkeypatch.setattr(posted, "RELEASE_S", 0.0)
+    found.take("frigate/door/person/snapshot", encoded(200))
+    assert len(read(found.boxes["frigate-door"], 1)) == 1
+    assert read(silent, 1) == []
+    assert len(read(found.boxes["frigate-made0"], 2)) == 2
+    assert "frigate-made1 loses its place" in caplog.text
+    found.take("frigate/made1/person/snapshot", encoded(201))
+    assert len(read(found.boxes["frigate-made1"], 1)) == 1
+    found.take("hall", encoded(202))
+    assert len(read(hall, 1)) == 1
 
 
 def test_two_cameras_may_look_at_one_topic() -> None:

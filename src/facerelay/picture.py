@@ -20,6 +20,9 @@ _MAX_CHUNKS: Final = 4096
 
 _PNG: Final = b"\x89PNG\r\n\x1a\n"
 _JPEG_EXIF: Final = b"Exif\x00\x00"
+_SEGMENTS: Final = {*range(0xC0, 0xD0), *range(0xDA, 0xFF)}
+_SCAN: Final = 0xDA
+_END: Final = 0xD9
 _STANDALONE: Final = {0x01, *range(0xD0, 0xD8)}
 _START_OF_FRAME: Final = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 _VP8X_EXIF: Final = 0x08
@@ -112,6 +115,27 @@ def _parse(data: bytes) -> Picture:
 
 def _read_jpeg(data: bytes) -> Picture:
     exif: bytes | None = None
+    size: tuple[int, int] | None = None
+    scanned = False
+    for marker, body in _jpeg_segments(data):
+        if marker == 0xE1 and exif is None and body.startswith(_JPEG_EXIF):  # noqa: PLR2004 - APP1
+            exif = body[len(_JPEG_EXIF) :]
+        if marker in _START_OF_FRAME:
+            if size is not None:
+                raise PictureError("malformed", "the JPEG says its size twice")
+            size = struct.unpack_from(">HH", body, 1)
+        scanned = marker == _SCAN
+    if size is None:
+        raise PictureError("malformed", "the JPEG does not say its size")
+    complete = scanned and data.rstrip(b"\x00").endswith(b"\xff\xd9")
+    return Picture("jpeg", size[1], size[0], exif, complete=complete)
+
+
+def _jpeg_segments(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield marker and body of each segment, up to the first scan's (ITU-T T.81, B.1.1 and table B.1).
+
+    A marker that begins no segment is refused: a decoder looks for the next one inside what follows.
+    """
     at = 2
     for _ in range(_MAX_CHUNKS):
         if data[at] != 0xFF:  # noqa: PLR2004 - the marker byte of ITU-T T.81, B.1.1.2
@@ -123,15 +147,17 @@ def _read_jpeg(data: bytes) -> Picture:
         if marker in _STANDALONE:
             at += 2
             continue
+        if marker == _END:
+            return
+        if marker not in _SEGMENTS:
+            raise PictureError("malformed", f"0x{marker:02X} is no marker of a JPEG's header")
         (length,) = struct.unpack_from(">H", data, at + 2)
         body = data[at + 4 : at + 2 + length]
         if length < 2 or len(body) != length - 2:  # noqa: PLR2004 - the length counts its own two bytes
             raise PictureError("truncated", "the JPEG ends inside a segment")
-        if marker == 0xE1 and exif is None and body.startswith(_JPEG_EXIF):  # noqa: PLR2004 - APP1
-            exif = body[len(_JPEG_EXIF) :]
-        if marker in _START_OF_FRAME:
-            height, width = struct.unpack_from(">HH", body, 1)
-            return Picture("jpeg", width, height, exif, complete=data.rstrip(b"\x00").endswith(b"\xff\xd9"))
+        yield marker, body
+        if marker == _SCAN:
+            return
         at += 2 + length
     raise PictureError("malformed", f"more than {_MAX_CHUNKS} JPEG segments before the picture")
 

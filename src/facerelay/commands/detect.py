@@ -22,6 +22,7 @@ from facerelay.edge.eyes.detect import Detection, configured
 from facerelay.edge.eyes.quality import measure
 from facerelay.edge.eyes.search import Search
 from facerelay.picture import PictureError
+from facerelay.topics import shown
 
 _MOST_BYTES: Final = 64_000_000
 _MOST_PIXELS: Final = 64_000_000
@@ -58,7 +59,7 @@ def detect(config: Config, files: Sequence[Path], *, draw: Path | None = None) -
         except (OSError, PictureError) as error:
             failed, reason = True, getattr(error, "strerror", None) or str(error)
             click.echo(json.dumps({"file": str(file), "error": reason}))
-            click.echo(f"facerelay: {file}: {reason}", err=True)
+            click.echo(f"facerelay: {_named(file)}: {shown(reason)}", err=True)
             continue
         raster = Pixels(image)
         found = search.find(raster)
@@ -66,6 +67,11 @@ def detect(config: Config, files: Sequence[Path], *, draw: Path | None = None) -
         if draw is not None:
             _write_new(draw, file.stem, _drawn(image, found))
     return int(failed)
+
+
+def _named(file: Path) -> str:
+    """Return a path as a terminal may show it, however long: its characters that control one are escaped."""
+    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in str(file))
 
 
 def _read(file: Path) -> Image:

@@ -13,9 +13,9 @@ import av
 
 from facerelay.edge.cameras.health import STALL_S, Freeze, Journal, Patience
 from facerelay.edge.cameras.lull import Lull
-from facerelay.edge.cameras.opening import Container, describe, reason_of
+from facerelay.edge.cameras.opening import Container, describe, lends, reason_of
 from facerelay.edge.cameras.stream import Stream
-from facerelay.edge.cameras.video import Picture, converter
+from facerelay.edge.cameras.video import Picture, converter, copied
 
 FIRST_PAUSE_S: Final = 0.5
 LONGEST_PAUSE_S: Final = 3.0
@@ -97,7 +97,8 @@ class Live:
 
     def post(self, reader: _Reader, frame: av.VideoFrame, at: float, passed: int) -> None:
         """Take a reader's frame of a time, before which so many passed, itself included."""
-        picture = Picture(at - self._begin, converter(frame, self._source))
+        take = copied if reader.lent else converter
+        picture = Picture(at - self._begin, take(frame, self._source))
         with self._changed:
             if reader is not self._reader:
                 return
@@ -170,6 +171,7 @@ class _Reader(threading.Thread):
         begun: when it began to open, monotonic seconds.
         heard: its last sign of life.
         what: what it has opened; empty before.
+        lent: its frames lie in memory that closing takes away.
         pictures: so many came.
         end: why it ended; empty before.
     """
@@ -190,22 +192,29 @@ class _Reader(threading.Thread):
         self.gone = threading.Event()
         self.begun = self.heard = time.monotonic()
         self.what = self.end = ""
+        self.lent = False
         self.pictures = 0
 
     def run(self) -> None:
         """Read; whatever the camera sends, this ends with a reason."""
         try:
             with self._open() as container:
-                end = self._read(container)
+                end = self._read_safely(container)
         except Exception as error:  # noqa: BLE001 - whatever a camera sends, it is tried again
             end = reason_of(error)
         self.end = end
         self._live.wake()
 
+    def _read_safely(self, container: Container) -> str:
+        try:
+            return self._read(container)
+        except Exception as error:  # noqa: BLE001 - as above; here its traceback lets go of the last frame
+            return reason_of(error)
+
     def _read(self, container: Container) -> str:
         """Give pictures until they end or nobody wants them, and return why."""
         self.heard = time.monotonic()
-        self.what = describe(container)
+        self.what, self.lent = describe(container), lends(container)
         stream, passed = Stream(container, self._source, self._lull), 0
         for frame, at in stream:
             if self.gone.is_set():

@@ -15,7 +15,14 @@ import av.container
 import av.error
 import av.logging
 
+from facerelay.edge.cameras import memory
+
 MAX_PIXELS: Final = 64_000_000
+"""Of a still picture."""
+
+MAX_VIDEO_PIXELS: Final = 18_000_000
+"""Of a video: a decoder keeps up to seventeen of its frames."""
+
 OPEN_TIMEOUT_S: Final = 12.0
 """For a server's answers, and again for its first pictures: some send one only each ten seconds. FFmpeg
 itself gives up a connection that is not made within 5 s."""
@@ -35,11 +42,13 @@ _STILLS: Final = {b"\xff\xd8": "jpeg_pipe", b"\x89P": "png_pipe", b"RI": "webp_p
 _QUICK: Final = {"fpsprobesize": "0"}
 """Of a live source: FFmpeg would watch it for twenty pictures to learn its rate, which nobody asks for."""
 
+_DEVICES: Final = {"v4l2", "avfoundation"}
 _SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*")
 _SECRET: Final = re.compile(r"(pass\w*|psw|pwd|pw)=[^&]*", re.IGNORECASE)
 
 # What FFmpeg itself would print may hold a URL with its password.
 av.logging.set_level(av.logging.PANIC)
+memory.limit()
 
 Container = av.container.InputContainer
 
@@ -181,6 +190,16 @@ def _refuses_transport(error: av.error.FFmpegError) -> bool:
         av.error.InvalidDataError,
     )  # fmt: skip
     return error.errno == errno.EPROTONOSUPPORT or isinstance(error, odd)
+
+
+def lends(container: Container) -> bool:
+    """Tell whether frames may lie in memory of the device, which is gone once the container is closed."""
+    return not _DEVICES.isdisjoint(container.format.name.split(","))
+
+
+def most_pixels(container: Container) -> int:
+    """Return how many pixels a frame may have: more in a still picture than in a video."""
+    return MAX_PIXELS if container.format.name in _STILLS.values() else MAX_VIDEO_PIXELS
 
 
 def describe(container: Container) -> str:

@@ -22,6 +22,9 @@ TIMEOUT_S: Final = 10.0
 WHOLE_S: Final = 60.0
 """What takes longer than this to come is given up, however steadily it drips."""
 
+LONGEST_URL: Final = 4096
+"""Characters of an address; a playlist keeps one for each of its entries."""
+
 _PIECE: Final = 65_536
 _MAX_REDIRECTS: Final = 3
 _PORTS: Final = {"http": 80, "https": 443}
@@ -117,6 +120,8 @@ class Origin:
         Raises:
             CameraError: the URL is of another server, or none.
         """
+        if len(url) > LONGEST_URL:
+            raise CameraError(self._source, f"it names an address of more than {LONGEST_URL} characters")
         try:
             parts = urlsplit(url)
             here = _place(parts) == self._home

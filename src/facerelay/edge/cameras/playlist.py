@@ -9,13 +9,14 @@ from typing import Final, NamedTuple
 from urllib.parse import urljoin
 
 from facerelay.edge.cameras.opening import CameraError
-from facerelay.edge.cameras.origin import Part
+from facerelay.edge.cameras.origin import LONGEST_URL, Part
 
-_MAX_ENTRIES: Final = 100_000
+_MAX_ENTRIES: Final = 10_000
+_LONGEST_LINE: Final = 8192
 _MAX_NUMBER: Final = 2**53
 _LONGEST_S: Final = 3600.0
 _NUMBER: Final = re.compile(r"[0-9]{1,15}")
-_ATTRIBUTE: Final = re.compile(r'([A-Z0-9-]+)=("[^"]*"|[^,]*)')
+_ATTRIBUTE: Final = re.compile(r'(?<![A-Z0-9-])([A-Z0-9-]{1,64})=("[^"]*"|[^,]*)')
 
 
 class Init(NamedTuple):
@@ -90,9 +91,11 @@ class _Reader:
 
     def take(self, line: str) -> None:
         """Take one line."""
+        if len(line) > _LONGEST_LINE:
+            raise CameraError(self.source, f"its playlist has a line of more than {_LONGEST_LINE} characters")
         if not line.startswith("#"):
             if line:
-                self._address(_join(self.url, line))
+                self._address(self._join(line))
             return
         tag, _, value = line.partition(":")
         self._describe(tag, value)
@@ -114,8 +117,7 @@ class _Reader:
             case "#EXT-X-MAP":
                 found = _attributes(value)
                 where = found.get("BYTERANGE")
-                url = _join(self.url, found.get("URI", ""))
-                self._init = Init(url, self._range(where) if where else None)
+                self._init = Init(self._join(found.get("URI", "")), self._range(where) if where else None)
             case "#EXT-X-STREAM-INF":
                 self._variant = _rank(_attributes(value))
             case "#EXT-X-KEY":
@@ -139,13 +141,15 @@ class _Reader:
         self._end = part.begin + part.length
         return part
 
-
-def _join(base: str, name: str) -> str:
-    """Return a name as an address; one that is none where it cannot be, for whoever opens it to refuse."""
-    try:
-        return urljoin(base, name)
-    except ValueError:
-        return ""
+    def _join(self, name: str) -> str:
+        """Return a name as an address; an empty one, which is refused when opened, where it cannot be."""
+        try:
+            url = urljoin(self.url, name)
+        except ValueError:
+            return ""
+        if len(url) > LONGEST_URL:
+            raise CameraError(self.source, f"it names an address of more than {LONGEST_URL} characters")
+        return url
 
 
 def _attributes(value: str) -> dict[str, str]:

@@ -38,6 +38,9 @@ MOST_CAMERAS: Final = 32
 SILENT_S: Final = 1.0
 """After so long without a picture comes a blank frame."""
 
+RELEASE_S: Final = 3600.0
+"""A camera of a `+` that had no picture for so long may lose its place to another."""
+
 _PREFIX: Final = "mqtt:"
 _OWN: Final = ("faces/#", "receipts/#", "ledger/#", "link/#", "stores/#")
 _HELD: Final = 4
@@ -110,19 +113,22 @@ class Mailbox:
     oldest goes, and its number is left out. Where one picture is sent again it counts once.
 
     Args:
-        name: the camera's, for the log.
+        name: the camera's.
         limits: bytes and pixels of a picture.
+
+    Attributes:
+        heard: when the last picture was put in (monotonic seconds); at first, when this was made.
     """
 
     def __init__(self, name: str, limits: Limits) -> None:
-        self._name, self._limits, self._seldom = name, limits, Seldom(_log)
+        self.name, self._limits, self._seldom = name, limits, Seldom(_log)
         self._changed = threading.Condition()
         self._letters: deque[_Letter] = deque(maxlen=_HELD)
         self._seen: deque[bytes] = deque(maxlen=_REMEMBERED)
         self._refused: Counter[str] = Counter()
         self._posted = 0
-        self._up = False
-        self._begin = time.monotonic()
+        self._up = self._closed = False
+        self._begin = self.heard = time.monotonic()
 
     def post(self, data: bytes) -> None:
         """Put in a picture whose header was checked."""
@@ -134,6 +140,7 @@ class Mailbox:
         with self._changed:
             self._letters.append(_Letter(self._posted, time.monotonic(), datetime.now(UTC), data))
             self._posted += 1
+            self.heard = self._letters[-1].at
             self._changed.notify()
 
     def refuse(self, reason: str, why: str) -> None:
@@ -141,11 +148,15 @@ class Mailbox:
         with self._changed:
             self._refused[reason] += 1
         level = logging.INFO if reason in {"repeated", "retained"} else logging.WARNING
-        self._seldom.say(level, reason, "camera %s: a picture is passed over: %s", self._name, why)
+        self._seldom.say(level, reason, "camera %s: a picture is passed over: %s", self.name, why)
 
     def set_connected(self, up: bool) -> None:  # noqa: FBT001 - a state, as the session says it
         """Say whether pictures can come at all."""
         self._up = up
+
+    def close(self) -> None:
+        """End `frames`."""
+        self._closed = True
 
     def refused(self) -> dict[str, int]:
         """Return how many pictures were not taken, by reason, since the last call."""
@@ -154,21 +165,22 @@ class Mailbox:
         return found
 
     def frames(self, stop: threading.Event) -> Generator[Frame, None, None]:
-        """Yield each picture as a still frame, and a blank one now and then while none comes, until `stop`.
+        """Yield each picture as a still frame, and a blank one now and then while none comes, until the end.
 
+        What cannot be decoded is as if it had not come: it takes no number and fills no silence.
         Blank frames are dark while there is no connection to the broker.
         """
-        pts, index, silent_at = 0.0, 0, time.monotonic() + SILENT_S
-        while not stop.is_set():
+        pts, index, damaged, silent_at = 0.0, 0, 0, time.monotonic() + SILENT_S
+        while not (stop.is_set() or self._closed):
             letter = self._next()
             now = time.monotonic()
-            if letter is None and now < silent_at:
-                continue
             image = None if letter is None else self._decode(letter.data)
             if letter is not None and image is None:
+                letter, damaged = None, damaged + 1
+            if letter is None and now < silent_at:
                 continue
             silent_at = now + SILENT_S
-            index = index if letter is None else letter.number
+            index = index if letter is None else letter.number - damaged
             pts = max(pts, (now if letter is None else letter.at) - self._begin)
             yield Frame(
                 raster=None if image is None else Pixels(image), index=index, pts=pts,
@@ -275,12 +287,25 @@ class PostOffice:
         if name in self._names:
             self._seldom.say(logging.WARNING, "twice", form, shown(topic), f"there is another camera {name}")
             return None
-        if len(self._boxes) >= MOST_CAMERAS:
+        if len(self._boxes) >= MOST_CAMERAS and not self._release():
             self._seldom.say(logging.WARNING, "many", form, shown(topic), f"there are {MOST_CAMERAS} already")
             return None
         self._names.add(name)
         named = camera.model_copy(update={"name": name, "source": f"{_PREFIX}{topic}"})
         return self._add(named, topic, found_by=camera.name)
+
+    def _release(self) -> bool:
+        """Let go of the camera of a `+` that was silent longest; False where none was for long."""
+        made = {key: box for key, box in self._boxes.items() if box.name != key[0]}
+        oldest = min(made, key=lambda key: made[key].heard, default=None)
+        if oldest is None or time.monotonic() - made[oldest].heard < RELEASE_S:
+            return False
+        box = self._boxes.pop(oldest)
+        self._names.discard(box.name)
+        box.close()
+        form = "camera %s loses its place to another: it had no picture for %.0f s"
+        self._seldom.say(logging.WARNING, "released", form, box.name, time.monotonic() - box.heard)
+        return True
 
     def _add(self, camera: Camera, topic: str, *, found_by: str | None = None) -> Mailbox:
         box = Mailbox(camera.name, self._limits)

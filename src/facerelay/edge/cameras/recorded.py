@@ -74,6 +74,16 @@ def play_sequence(source: str, fps: float) -> Iterator[Picture]:
     files = _numbered(sequence(source))
     if not files:
         raise CameraError(source, "no file of that folder has such a name")
+    for count, picture in _readable(files, source):
+        yield Picture(count / fps, picture.raster)
+
+
+def _readable(files: list[Path], source: str) -> Iterator[tuple[int, Picture]]:
+    """Yield the number and the first picture of each file; damaged ones are left out.
+
+    Raises:
+        CameraError: none can be read.
+    """
     bad = 0
     for count, file in enumerate(files):
         try:
@@ -83,7 +93,7 @@ def play_sequence(source: str, fps: float) -> Iterator[Picture]:
             if bad == 1:
                 _log.warning("%s; such pictures are left out", error)
         else:
-            yield Picture(count / fps, picture.raster)
+            yield count, picture
     if bad == len(files):
         raise CameraError(source, "none of its pictures can be read")
 
@@ -99,7 +109,7 @@ def _numbered(wanted: Sequence) -> list[Path]:
 
 
 def play_path(source: str, lull: Lull | None = None) -> Iterator[Picture]:
-    """Yield the pictures of a file, or of a folder's still pictures.
+    """Yield the pictures of a file, or of a folder's still pictures; damaged ones are left out.
 
     Args:
         source: the file or folder.
@@ -117,10 +127,8 @@ def play_path(source: str, lull: Lull | None = None) -> Iterator[Picture]:
     stills = files_in(path, STILLS)
     if not stills:
         raise CameraError(source, "the folder has no still pictures: name one of its videos")
-    for number, still in enumerate(stills):
-        for picture in video.read_file(still):
-            yield Picture(number * _SECONDS_A_STILL, picture.raster, still=True)
-            break
+    for number, picture in _readable(stills, source):
+        yield Picture(number * _SECONDS_A_STILL, picture.raster, still=True)
 
 
 def has_an_end(container: Container) -> bool:

@@ -19,7 +19,7 @@ import numpy as np
 from av.video.reformatter import ColorRange
 
 from facerelay.edge.cameras.lull import Lull
-from facerelay.edge.cameras.opening import MAX_PIXELS, CameraError, Container, open_file, reason_of
+from facerelay.edge.cameras.opening import CameraError, Container, most_pixels, open_file, reason_of
 from facerelay.edge.cameras.raster import Image, Pixels, Planes, Raster
 
 Packet: TypeAlias = "av.Packet[av.VideoStream]"
@@ -107,7 +107,8 @@ def decode(
     codec = cast("av.VideoCodecContext | None", stream.codec_context)
     if codec is None:
         raise CameraError(source, "its video is of a codec that is not known: let the camera send H.264")
-    codec.options = {"max_pixels": str(MAX_PIXELS)}
+    most = most_pixels(container)
+    codec.options = {"max_pixels": str(most)}
     codec.thread_count = 1
     damaged = 0
     lull, flows, skips = lull or Lull(), False, "DEFAULT"
@@ -129,7 +130,7 @@ def decode(
         lull.left_out += bool(flows and packet.size and not frames and skips != "DEFAULT")
         flows = flows or bool(frames)
         for frame in frames:
-            _check(frame, source)
+            _check(frame, source, most)
             yield frame
 
 
@@ -143,21 +144,42 @@ def _packets(container: Container, stream: av.VideoStream) -> Iterator[Packet]:
         return
 
 
-def _check(frame: av.VideoFrame, source: str) -> None:
-    if max(frame.width, frame.height) > MAX_SIDE or frame.width * frame.height > MAX_PIXELS:
+def _check(frame: av.VideoFrame, source: str, most: int) -> None:
+    if max(frame.width, frame.height) > MAX_SIDE or frame.width * frame.height > most:
         raise CameraError(
-            source, f"frames of {frame.width}x{frame.height} are too large: {MAX_PIXELS} pixels at most"
+            source, f"frames of {frame.width}x{frame.height} are too large: {most} pixels at most"
         )
 
 
-def to_raster(frame: av.VideoFrame) -> Raster:
-    """Return a decoded frame upright: its planes as they are where they can be, else BGR."""
+def to_raster(frame: av.VideoFrame, *, own: bool = False) -> Raster:
+    """Return a decoded frame upright: its planes as they are where they can be, else BGR.
+
+    Args:
+        frame: decoded.
+        own: copy what would lie in the frame's memory.
+    """
     turn = _TURN.get(frame.rotation)
-    if turn is None and frame.format.name in _PLANAR and frame.width % 2 == frame.height % 2 == 0:
+    even = frame.width % 2 == frame.height % 2 == 0
+    if turn is None and frame.format.name in _PLANAR and even and not _is_upside_down(frame):
         full = frame.format.name.startswith("yuvj") or frame.color_range == ColorRange.JPEG
-        return Planes(*(_plane(plane) for plane in frame.planes), full=full)
-    image = cast("Image", frame.to_ndarray(format="bgr24"))
+        planes = (_plane(plane) for plane in frame.planes)
+        return Planes(*(plane.copy() if own else plane for plane in planes), full=full)
+    image = _bgr(frame)
+    image = image.copy() if own else image
     return Pixels(image if turn is None else cast("Image", cv2.rotate(image, turn)))
+
+
+def _is_upside_down(frame: av.VideoFrame) -> bool:
+    """Tell whether the rows lie in memory from the bottom up, which PyAV's buffers cannot show."""
+    return any(plane.line_size < 0 for plane in frame.planes)
+
+
+def _bgr(frame: av.VideoFrame) -> Image:
+    """Return a frame as BGR, however its rows lie."""
+    if _is_upside_down(frame) and frame.format.name == "bgr24":
+        # Of the same format PyAV would take the rows as they are.
+        return cast("Image", frame.to_ndarray(format="rgb24")[:, :, ::-1].copy())
+    return cast("Image", frame.to_ndarray(format="bgr24"))
 
 
 def _plane(plane: av.video.plane.VideoPlane) -> Image:
@@ -168,6 +190,8 @@ def _plane(plane: av.video.plane.VideoPlane) -> Image:
 
 def fingerprint(frame: av.VideoFrame) -> int:
     """Return a checksum of a frame's first plane: its brightness, or all of a packed format."""
+    if _is_upside_down(frame):
+        return zlib.crc32(np.ascontiguousarray(_bgr(frame)).data)
     plane, form = frame.planes[0], frame.format
     bits = form.padded_bits_per_pixel if len(frame.planes) == 1 else 8 * -(-form.components[0].bits // 8)
     rows = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)
@@ -185,6 +209,21 @@ def converter(frame: av.VideoFrame, source: str) -> Callable[[], Raster]:
             raise CameraError(source, f"a picture cannot be converted ({reason_of(error)})") from error
 
     return convert
+
+
+def copied(frame: av.VideoFrame, source: str) -> Callable[[], Raster]:
+    """As `converter`, but convert at once: nothing of the frame itself is kept."""
+    try:
+        raster = to_raster(frame, own=True)
+    except Exception as error:  # noqa: BLE001 - said when the picture is taken, as of any other
+        reason = reason_of(error)
+    else:
+        return lambda: raster
+
+    def fail() -> Raster:
+        raise CameraError(source, f"a picture cannot be converted ({reason})")
+
+    return fail
 
 
 class _Clock:
