@@ -74,6 +74,13 @@ def test_another_size_is_a_cut(room: Image) -> None:
     assert motion.see(Pixels(cast("Image", cv2.resize(room, (640, 480)))), 0.1) is Change.CUT
 
 
+@pytest.mark.parametrize("size", [(1280, 2), (16384, 48), (1280, 1), (1, 1280)])
+def test_pictures_of_any_shape_are_compared(size: tuple[int, int]) -> None:
+    motion = Motion()
+    shown = Pixels(np.zeros((size[1], size[0], 3), np.uint8))
+    assert [motion.see(shown, pts) for pts in (0.0, 0.1)] == [Change.SOME, Change.NONE]
+
+
 def test_tiny_and_flat_pictures_are_compared_too() -> None:
     motion = Motion()
     for value, pts in ((10, 0.0), (10, 0.1), (200, 0.2)):

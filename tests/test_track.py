@@ -9,7 +9,7 @@ import pytest
 from facerelay.edge.cameras.raster import Image, Pixels, Planes
 from facerelay.edge.eyes.colours import colours
 from facerelay.edge.eyes.detect import Detection
-from facerelay.edge.eyes.places import Places, Rest, overlap
+from facerelay.edge.eyes.places import OFTEN, Places, Rest, overlap
 from facerelay.edge.eyes.track import Sighting, Tracker
 
 WIDTH, HEIGHT = 1280, 720
@@ -147,10 +147,16 @@ def test_the_end_ends_all() -> None:
     assert numbers(tracker, 0.1, face(100)) == [3]
 
 
+def stand(tracker: Tracker, pts: float, clothes: Colour, x: float) -> set[int]:
+    """A face keeps still for 25 seconds: its visits."""
+    return {each.track for n in range(25) for each in seen(tracker, pts + n, (face(x), clothes))}
+
+
 def test_a_face_that_never_moved_is_the_same_visit_when_it_is_back() -> None:
     tracker, poster = Tracker(rest_s=60), (face(300), RED)
+    assert stand(tracker, -30.0, RED, 300) == {1}
     for pts in (0.0, 10.0, 60.0):
-        assert seen(tracker, pts, poster) == [Sighting(1, poster[0])]
+        assert seen(tracker, pts, poster) == [Sighting(1, poster[0], returned=True)]
         assert [tracker.update(pts + more, [], picture()).ended for more in (1, 2, 3)] == [[], [], []]
     assert tracker.update(119.0, [], picture()).ended == []
     assert tracker.update(121.0, [], picture()).ended == [1]
@@ -183,30 +189,72 @@ def test_two_who_come_to_the_same_spot_one_after_the_other_are_two_visits() -> N
     assert arrive(tracker, 12.0, BLUE) == {3}
 
 
-def appear(tracker: Tracker, pts: float, clothes: Colour) -> set[tuple[int, bool]]:
-    """A face that stands in one place for a second, and is gone: its visit, and whether it is a screen's."""
-    sightings = [each for n in range(10) for each in seen(tracker, pts + n / 10, (face(640), clothes))]
+def appear(tracker: Tracker, pts: float, clothes: Colour, seconds: int = 25) -> set[tuple[int, bool]]:
+    """A face that stands in one place, and is gone: its visit, and whether it is a screen's."""
+    sightings = [each for n in range(seconds) for each in seen(tracker, pts + n, (face(640), clothes))]
     for frame in range(20):
-        tracker.update(pts + 1 + frame / 10, [], picture())
+        tracker.update(pts + seconds + frame / 10, [], picture())
     return {(each.track, each.screen) for each in sightings}
 
 
 def test_a_fourth_look_in_one_place_is_a_screens() -> None:
     tracker = Tracker()
     for number, clothes in enumerate((RED, BLUE, GREEN), 1):
-        assert appear(tracker, 5.0 * number, clothes) == {(number, False)}
-    assert appear(tracker, 20.0, GREY) == {(3, True)}
-    assert appear(tracker, 25.0, (0, 230, 230)) == {(3, True)}
-    assert appear(tracker, 30.0, RED) == {(1, False)}
+        assert appear(tracker, 30.0 * number, clothes) == {(number, False)}
+    assert appear(tracker, 120.0, GREY) == {(3, True)}
+    assert appear(tracker, 150.0, (0, 230, 230)) == {(3, True)}
+    assert appear(tracker, 180.0, RED) == {(1, False)}
     assert tracker.finish() == [1, 2, 3]
+
+
+def test_people_who_stand_in_one_place_for_a_moment_are_a_visit_each() -> None:
+    tracker = Tracker()
+    looks = (RED, BLUE, GREEN, GREY, (0, 230, 230), (200, 200, 60))
+    visits = [appear(tracker, 10.0 * n, clothes, 3) for n, clothes in enumerate(looks)]
+    assert visits == [{(n, False)} for n in range(1, 7)]
+
+
+def test_the_same_look_in_the_same_place_is_one_visit_from_the_fourth_time_on() -> None:
+    tracker = Tracker()
+    visits = [appear(tracker, 10.0 * n, RED, 3) for n in range(6)]
+    assert visits == [{(1, False)}, {(2, False)}, {(3, False)}, {(3, False)}, {(3, False)}, {(3, False)}]
+
+
+def grey(*people: Person) -> Pixels:
+    bgr = picture(*people).cut((0, 0, WIDTH, HEIGHT))
+    luma = cv2.cvtColor(bgr, cv2.COLOR_BGR2GRAY)
+    return Pixels(cv2.cvtColor(luma, cv2.COLOR_GRAY2BGR).astype(np.uint8))
+
+
+def test_without_hues_shades_alone_tell_two_people_apart() -> None:
+    one, same, other = (
+        colours(grey((face(300), clothes)), face(x)) for clothes, x in ((RED, 300), (RED, 302), (BLUE, 300))
+    )
+    assert one.grey
+    assert not colours(picture((face(300), RED)), face(300)).grey
+    assert one.differ(same) < 0.1 < one.unlike(other) < one.differ(other)
+
+
+def test_pictures_that_stand_alone_are_joined_by_looks_and_leave_no_place_behind() -> None:
+    tracker = Tracker(gap_s=5)
+
+    def tracks(pts: float, clothes: Colour) -> list[int]:
+        shown = picture((face(300), clothes))
+        return [each.track for each in tracker.update(pts, [face(300)], shown, doubt=True, still=True).seen]
+
+    assert [tracks(*each) for each in ((0, RED), (2, RED), (4, BLUE), (6, RED))] == [[1], [1], [2], [1]]
+    for n in range(4, 30):
+        assert tracks(2.0 * n, BLUE) == [2]
+    assert tracker.update(80.0, [], picture()).ended == [2]
+    assert tracks(82.0, BLUE) == [3]
 
 
 def test_a_visitor_is_no_face_on_a_screen() -> None:
     tracker = Tracker()
     for number, clothes in enumerate((RED, BLUE, GREEN)):
-        appear(tracker, 5.0 * number, clothes)
-    assert arrive(tracker, 20.0, GREY) == {4}
-    sightings = [seen(tracker, 30 + n / 10, (face(640 + 20 * n), GREY))[0] for n in range(10)]
+        appear(tracker, 30.0 * number, clothes)
+    assert arrive(tracker, 90.0, GREY) == {4}
+    sightings = [seen(tracker, 100 + n / 10, (face(640 + 20 * n), GREY))[0] for n in range(10)]
     assert (sightings[0].track, sightings[0].screen) == (3, True)
     assert (sightings[-1].track, sightings[-1].screen) == (5, False)
     assert tracker.finish() == [1, 2, 3, 5]
@@ -214,7 +262,7 @@ def test_a_visitor_is_no_face_on_a_screen() -> None:
 
 def test_a_scene_cut_forgets_the_places() -> None:
     tracker, poster = Tracker(), (face(300), RED)
-    seen(tracker, 0.0, poster)
+    stand(tracker, -30.0, RED, 300)
     assert [tracker.update(pts, [], picture()).ended for pts in (1.0, 2.0)] == [[], []]
     assert tracker.finish() == [1]
     assert [each.track for each in seen(tracker, 3.0, poster)] == [2]
@@ -227,16 +275,15 @@ def test_pictures_farther_apart_than_the_gap_show_visits_of_their_own() -> None:
 
 def test_who_stood_there_for_long_is_known_again_after_the_camera_was_gone() -> None:
     tracker, poster = Tracker(), (face(300), RED)
-    for frame in range(12):
-        seen(tracker, float(frame), poster)
-    assert tracker.miss(20.0).ended == []
-    assert seen(tracker, 21.0, poster)[0].track == 1
+    stand(tracker, 0.0, RED, 300)
+    assert tracker.miss(35.0).ended == []
+    assert seen(tracker, 36.0, poster)[0].track == 1
 
 
 def test_no_more_than_so_many_places_are_remembered() -> None:
     places = Places(rest_s=600)
     look = colours(picture((face(300), RED)), face(300))
-    over = [each for n in range(1000) for each in places.leave(Rest(n, face(300), look, float(n)))]
+    over = [each for n in range(1000) for each in places.leave(Rest(n, face(300), look, float(n), OFTEN))]
     assert over == list(range(1000 - 64))
 
 

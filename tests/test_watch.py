@@ -10,10 +10,10 @@ import pytest
 
 from facerelay.edge.cameras.camera import CameraError, open_camera
 from facerelay.edge.cameras.frame import Frame
-from facerelay.edge.cameras.raster import Image, Pixels
+from facerelay.edge.cameras.raster import Image, Pixels, Raster
 from facerelay.edge.cameras.scene import Scene
 from facerelay.edge.eyes.best import BestShot, Shot
-from facerelay.edge.eyes.detect import Detector, make_detector
+from facerelay.edge.eyes.detect import Detection, Detector, make_detector
 from facerelay.edge.eyes.motion import Motion
 from facerelay.edge.eyes.quality import Gate
 from facerelay.edge.eyes.search import Search
@@ -152,7 +152,50 @@ def test_a_camera_that_fails_loses_nobody_who_was_seen(detector: Detector, visit
     assert len(shots) == 1
 
 
+def test_whatever_fails_loses_nobody_who_was_seen_and_no_frame_from_the_books(
+    detector: Detector, visitor: Image
+) -> None:
+    class Broken(Search):
+        def find(self, raster: Raster) -> list[Detection]:
+            if raster.size == (64, 48):
+                raise ValueError("broken")
+            return super().find(raster)
+
+    subject = eyes(detector, search=Broken(detector))
+    odd = np.zeros((48, 64, 3), np.uint8)
+    shots: list[Shot] = []
+    with pytest.raises(ValueError, match="broken"):
+        shots.extend(subject.watch([*shown(visitor, times(0, 1)), *shown(odd, [1.0])]))
+    counters = subject.counters
+    assert len(shots) == 1
+    assert counters.frames == counters.inspected + counters.still + counters.late == FPS + 1
+
+
+def test_one_odd_frame_does_not_end_a_camera(detector: Detector, visitor: Image) -> None:
+    odd = np.zeros((2, 1280, 3), np.uint8)
+    frames = [*shown(visitor, times(0, 1)), *shown(odd, [1.0]), *shown(visitor, times(1.1, 2))]
+    assert [shot.track for shot in watched(eyes(detector), frames)] == [1, 2]
+
+
+@pytest.mark.parametrize("motion", [Motion(), None])
+def test_another_size_ends_the_visit_even_if_it_looks_the_same(
+    detector: Detector, visitor: Image, motion: Motion | None
+) -> None:
+    wider = np.ascontiguousarray(np.pad(visitor, ((0, 0), (0, 2), (0, 0)), mode="edge"))
+    frames = [*shown(visitor, times(0, 1)), *shown(wider, times(1, 2))]
+    assert [shot.track for shot in watched(eyes(detector, motion=motion), frames)] == [1, 2]
+
+
 def test_pictures_that_stand_alone_are_all_looked_at(detector: Detector, visitor: Image) -> None:
     subject = eyes(detector)
     frames = [replace(each, still=True) for each in shown(visitor, [0.0, 3.0, 6.0])]
     assert len(watched(subject, frames)) == subject.counters.inspected == 3
+
+
+def test_a_picture_that_stands_alone_never_belongs_to_a_visit_that_is_over(
+    detector: Detector, visitor: Image
+) -> None:
+    for still, visits in ((True, [1, 2]), (False, [1])):
+        subject = eyes(detector, motion=None, tracker=Tracker(gap_s=5))
+        frames = [replace(each, still=still) for each in shown(visitor, [*range(0, 31, 2), 60.0])]
+        assert [shot.track for shot in watched(subject, frames)] == visits

@@ -49,7 +49,7 @@ class StuckError(Exception):
 
 
 class CamerasFailedError(Exception):
-    """No camera could be watched."""
+    """No camera could be watched; or, where the end was waited for, one of them could not."""
 
 
 def open_outbox(config: Config) -> Outbox:
@@ -253,6 +253,8 @@ async def _ended(
         raise CamerasFailedError("; ".join(failures))
     if until_end:
         await _answered(outbox, stop)
+        if failures:
+            raise CamerasFailedError("; ".join(failures))
     else:
         await stop.wait()
 
@@ -312,4 +314,5 @@ async def _answered(outbox: Outbox, stop: asyncio.Event) -> None:
 
 async def _pause(stop: asyncio.Event, seconds: float) -> None:
     with suppress(TimeoutError):
-        await asyncio.wait_for(stop.wait(), seconds)
+        async with asyncio.timeout(seconds):
+            await stop.wait()

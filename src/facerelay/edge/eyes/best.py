@@ -174,7 +174,9 @@ class BestShot:
         return shots
 
     def _offer(self, frame: Frame, raster: Raster, seen: Sighting) -> Look:
-        track, detection, screen = seen
+        track, detection, screen, returned = seen
+        if returned:
+            self._gate.refused["returned"] += 1
         if screen:
             self._gate.refused["screen"] += 1
             return Look(track, detection, None, "screen")

@@ -30,6 +30,10 @@ _CR, _CB = (100.0, 172.0), (84.0, 156.0)
 _LOWEST: Final = np.array([0, 100, 84], np.uint8)
 _HIGHEST: Final = np.array([255, 171, 155], np.uint8)
 
+_GREY_SHARE: Final = 0.9
+_NEUTRAL: Final = np.array([_HUES * cr + cb for cr in (3, 4, 5) for cb in (6, 7, 8)])
+"""The hues around grey: red from 118 to 136, blue from 120 to 138. Skin by daylight has more red."""
+
 _Counts = NDArray[np.float32]
 
 
@@ -56,6 +60,26 @@ class Colours(NamedTuple):
                 )
                 weights += 2 * weight
         return total / weights if weights else 0.0
+
+    def differ(self, other: Colours) -> float:
+        """Return how much two differ, from 0 to 1: by their shades alone where either has no hue.
+
+        Pictures in infra-red all have the same hue, which says nothing of who is in them.
+        """
+        pairs = [
+            (mine, its)
+            for mine, its in ((self.face, other.face), (self.clothes, other.clothes))
+            if mine is not None and its is not None
+        ]
+        if not pairs or not (self.grey or other.grey):
+            return self.unlike(other)
+        return max(_apart(mine[:_SHADES], its[:_SHADES]) for mine, its in pairs)
+
+    @property
+    def grey(self) -> bool:
+        """Whether there is hardly a hue in it."""
+        parts = [each for each in (self.face, self.clothes) if each is not None]
+        return all(float((each[_SHADES:][_NEUTRAL] ** 2).sum()) > _GREY_SHARE for each in parts)
 
     def mixed(self, newer: Colours, share: float) -> Colours:
         """Return them with a share of newer ones."""

@@ -81,6 +81,8 @@ class Track:
         looked: when its colours were looked at.
         room: least and greatest x, y and size.
         screen: the visit that it belongs to as one more face on a screen.
+        times: how many visits of this look there were in this place, this one included.
+        still: whether it was seen in a picture that stands alone, so that it cannot be told whether it moved.
     """
 
     number: int
@@ -98,6 +100,8 @@ class Track:
     looked: float = -math.inf
     room: list[float] = field(default_factory=list)
     screen: Rest | None = None
+    times: int = 1
+    still: bool = False
 
     @classmethod
     def begin(cls, number: int, pts: float, found: Found, screen: Rest | None = None) -> Track:
@@ -148,11 +152,14 @@ class Track:
         away = math.hypot(found.x - x, found.y - y) / max(found.size, self.size)
         return away, abs(math.log(found.size / self.size))
 
-    def unlike(self, found: Found) -> float | None:
-        """Return how much a face's colours differ from its own; None where either is not known."""
+    def unlike(self, found: Found, *, doubt: bool = False) -> float | None:
+        """Return how much a face's colours differ from its own; None where either is not known.
+
+        In `doubt` pictures without a hue are compared by their shades alone.
+        """
         if self.colours is None or found.colours is None:
             return None
-        return self.colours.unlike(found.colours)
+        return self.colours.differ(found.colours) if doubt else self.colours.unlike(found.colours)
 
     def take(self, pts: float, found: Found) -> None:
         """Go on to where the face was found."""

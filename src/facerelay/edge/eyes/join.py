@@ -41,7 +41,7 @@ def join(
     """
     owner: dict[int, Track] = {}
     _assign(_near(tracks, found, pts, doubt=doubt), tracks, owner)
-    _assign(_far(tracks, found, pts, owner), tracks, owner)
+    _assign(_far(tracks, found, pts, owner, doubt=doubt), tracks, owner)
     return owner
 
 
@@ -77,7 +77,7 @@ def _near(tracks: Sequence[Track], found: Sequence[Found], pts: float, *, doubt:
         track, each, more = tracks[number], found[at], 0.0
         lost = pts - track.seen > _LOST_S
         if doubt or lost or wanted[number] > 1 or offered[at] > 1:
-            more = track.unlike(each) or 0.0
+            more = track.unlike(each, doubt=doubt) or 0.0
         if doubt and more > _NOT_SAME:
             continue
         if not (lost and more > _OTHER and alone(each, [other for other in found if other is not each])):
@@ -85,7 +85,9 @@ def _near(tracks: Sequence[Track], found: Sequence[Found], pts: float, *, doubt:
     return weighed
 
 
-def _far(tracks: Sequence[Track], found: Sequence[Found], pts: float, owner: dict[int, Track]) -> list[_Pair]:
+def _far(
+    tracks: Sequence[Track], found: Sequence[Found], pts: float, owner: dict[int, Track], *, doubt: bool
+) -> list[_Pair]:
     """Return pairs of whoever is left, farther from each other, but in the same colours.
 
     Whoever should be out of the frame by now does not come back from so far.
@@ -99,7 +101,7 @@ def _far(tracks: Sequence[Track], found: Sequence[Found], pts: float, owner: dic
         for at, each in enumerate(found):
             away, ratio = track.apart(pts, each)
             if at not in owner and away <= reach and ratio <= _FAR_RATIO:
-                unlike = track.unlike(each)
+                unlike = track.unlike(each, doubt=doubt)
                 if unlike is not None and unlike <= _SAME:
                     pairs.append((away + ratio + _COLOURS_WEIGHT * unlike, number, at))
     return pairs

@@ -103,7 +103,8 @@ def thumbnail(raster: Raster) -> Image:
     """Return about 160 pixels across of the brightness: single pixels, averaged with neighbours."""
     luma = raster.luma()
     step = max(1, luma.shape[1] // _ACROSS)
-    cells = np.ascontiguousarray(luma[step // 2 :: step, step // 2 :: step])
+    down = min(step, luma.shape[0])
+    cells = np.ascontiguousarray(luma[down // 2 :: down, step // 2 :: step])
     return cast("Image", cv2.blur(cells, _AROUND))
 
 

@@ -107,7 +107,7 @@ class Gate:
 
     Attributes:
         refused: how many detections were refused (not visits: one may have good pictures as well), by
-            reason; and whole visits as `fleeting`.
+            reason; and whole visits as `fleeting`, or as `returned` if taken for an earlier one that rests.
     """
 
     def __init__(

@@ -9,20 +9,30 @@ from facerelay.edge.cameras.raster import Raster
 from facerelay.edge.eyes.course import Found, Track
 from facerelay.edge.eyes.detect import Detection
 from facerelay.edge.eyes.join import alone, join
-from facerelay.edge.eyes.places import Places, Rest
+from facerelay.edge.eyes.places import OFTEN, Places, Rest
 
 _LOOK_S: Final = 0.5
 """The colours of whoever stands alone are looked at so often."""
 
 _SETTLED_S: Final = 10.0
+_LONG_S: Final = 20.0
+"""Whoever does not move for so long is taken for a picture that may come back; people move."""
 
 
 class Sighting(NamedTuple):
-    """A face in a frame, the visit it belongs to, and whether it is only one more face on a screen."""
+    """A face in a frame, and the visit it belongs to.
+
+    Attributes:
+        track: the visit's number.
+        detection: the face.
+        screen: whether it is only one more face on a screen.
+        returned: whether it is new in its place, and was taken for that earlier visit.
+    """
 
     track: int
     detection: Detection
     screen: bool = False
+    returned: bool = False
 
 
 class Update(NamedTuple):
@@ -36,8 +46,8 @@ class Tracker:
     """Joins detections to tracks: the nearest to where each should be, if it is near enough.
 
     A track is one visit. It lives through misses of up to `gap_s` seconds of the stream's clock. Where two
-    are near each other, their colours tell them apart. A visit that never moved (a poster) goes on when its
-    face comes back to its place within `rest_s` seconds.
+    are near each other, their colours tell them apart. A visit that did not move for 20 seconds, or the third
+    of the same look in one place (a poster), goes on when its face comes back there within `rest_s` seconds.
     """
 
     def __init__(self, *, gap_s: float = 1.5, rest_s: float = 600.0) -> None:
@@ -54,6 +64,7 @@ class Tracker:
         raster: Raster | None = None,
         *,
         doubt: bool = False,
+        still: bool = False,
     ) -> Update:
         """Take a frame's detections.
 
@@ -63,15 +74,18 @@ class Tracker:
             raster: the frame; with it, colours are looked at, places are remembered, and who walked out of
                 it has ended at once.
             doubt: the frame may be of another scene, so that place alone does not tell whose a face is.
+            still: the frame stands alone, so that nobody in it is known to have never moved.
 
         Returns:
             Each detection with its track's number (from 1, never used twice), and the tracks that ended.
         """
         ended, self._looked = self.miss(pts).ended, pts
         found = [Found.of(each, raster) for each in detections]
+        last = self._last
         owner = join(self._tracks, found, pts, doubt=doubt)
         missing = [each for each in self._tracks if each not in owner.values()]
-        tracks = [owner.get(at) or self._begin(pts, each) for at, each in enumerate(found)]
+        tracks = [owner.get(at) or self._begin(pts, each, still=still) for at, each in enumerate(found)]
+        returned = [at not in owner and each.number <= last for at, each in enumerate(tracks)]
         for track, each in zip(tracks, found, strict=True):
             track.take(pts, each)
         self._look(pts, list(zip(tracks, found, strict=True)))
@@ -80,7 +94,10 @@ class Tracker:
         if raster is not None:
             ended += self._end([each for each in missing if each.has_left(pts, raster.size)])
         ended += [number for each in tracks for number in self._promote(each)]
-        seen = [Sighting(each.number, each.detection, each.screen is not None) for each in tracks]
+        seen = [
+            Sighting(each.number, each.detection, each.screen is not None, back)
+            for each, back in zip(tracks, returned, strict=True)
+        ]
         return Update(seen, ended)
 
     @property
@@ -118,20 +135,24 @@ class Tracker:
             if track.screen is not None:
                 track.screen.seen = track.seen
                 ended += self._places.leave(track.screen)
-            elif track.stayed and track.colours and (track.missed or track.seen - track.began >= _SETTLED_S):
-                ended += self._places.leave(Rest(track.number, track.detection, track.colours, track.seen))
+            elif track.colours and _may_rest(track):
+                times = OFTEN if track.seen - track.began >= _LONG_S else track.times
+                rest = Rest(track.number, track.detection, track.colours, track.seen, times)
+                ended += self._places.leave(rest)
             else:
                 ended.append(track.number)
         return ended
 
-    def _begin(self, pts: float, found: Found) -> Track:
-        back = found.colours and self._places.enter(found.detection, found.colours, pts)
-        if back:
+    def _begin(self, pts: float, found: Found, *, still: bool) -> Track:
+        looked = None if still else found.colours
+        back = self._places.enter(found.detection, looked, pts) if looked else None
+        if back and back.rest.held:
             track = Track.begin(back.rest.number, pts, found, back.rest if back.screen else None)
-            track.colours = back.rest.colours
+            track.colours, track.times = back.rest.colours, back.rest.times
         else:
             self._last += 1
             track = Track.begin(self._last, pts, found)
+            track.still, track.times = still, back.rest.times + 1 if back else 1
         self._tracks.append(track)
         return track
 
@@ -141,7 +162,7 @@ class Tracker:
             return []
         over = self._places.leave(track.screen)
         self._last += 1
-        track.number, track.screen = self._last, None
+        track.number, track.screen, track.times = self._last, None, 1
         return over
 
     def _look(self, pts: float, seen: list[tuple[Track, Found]]) -> None:
@@ -151,3 +172,9 @@ class Tracker:
                 continue
             if track.colours is None or alone(found, [each for each in self._tracks if each is not track]):
                 track.look(pts, found)
+
+
+def _may_rest(track: Track) -> bool:
+    """Tell whether it never moved, and was looked for since, or had been there for long."""
+    known = track.missed or track.seen - track.began >= _SETTLED_S
+    return track.stayed and known and not track.still

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple
 
-from facerelay.edge.cameras.camera import CameraError
 from facerelay.edge.cameras.frame import Frame
 from facerelay.edge.cameras.lull import Lull
 from facerelay.edge.cameras.raster import Raster
@@ -90,19 +89,23 @@ class Eyes:
     _next_index: int = 0
     _next_pts: float = 0.0
     _last: Frame | None = None
+    _size: tuple[int, int] | None = None
 
     def watch(self, frames: Iterable[Frame]) -> Iterator[Shot]:
         """Yield the faces worth sending, as they are due, and at the end of the frames what is left.
 
         Raises:
-            CameraError: what ended the frames; what was left is yielded before.
+            CameraError: what ended the frames; what was left is yielded before, as with any other failure.
         """
-        failure: CameraError | None = None
+        failure: Exception | None = None
+        counters = self.counters
         try:
             for frame in frames:
                 yield from self._see(frame)
-        except CameraError as error:
+        except Exception as error:  # noqa: BLE001 - raised below, once nobody who was seen is lost
             failure = error
+            # The frame that failed was looked at, if not to its end.
+            counters.inspected = counters.frames - counters.still - counters.late
         yield from self._finish()
         if failure is not None:
             raise failure
@@ -155,6 +158,9 @@ class Eyes:
             return Update([], []), False
         moving = None if frame.still else self.motion
         change = Change.SOME if moving is None else moving.see(frame.raster, frame.pts)
+        if self._size not in (None, frame.raster.size):
+            change = Change.CUT
+        self._size = frame.raster.size
         self.lull.on = moving is not None and frame.pts - moving.moved_at >= _LULL_S
         if change is Change.NONE and not self.tracker.coasting:
             self.counters.still += 1
@@ -163,9 +169,14 @@ class Eyes:
         if self.max_fps:
             step = 1 / self.max_fps
             self._next_pts = max(self._next_pts, frame.pts - step) + step
+        found = self._detect(frame.raster)
         ended = self.tracker.finish() if change is Change.CUT else []
         seen, gone = self.tracker.update(
-            frame.pts, self._detect(frame.raster), frame.raster, doubt=change is Change.JUMP
+            frame.pts,
+            found,
+            frame.raster,
+            doubt=change is Change.JUMP or frame.still,
+            still=frame.still,
         )
         return Update(seen, ended + gone), True
 
