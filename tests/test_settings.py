@@ -25,7 +25,7 @@ def test_flags_are_over_the_environment_and_that_over_the_file(tmp_path: Path) -
 @pytest.mark.parametrize("source", ["clip.mp4", "shots", "shots/frame-%05d.jpg"])
 def test_a_cameras_file_is_relative_to_the_settings_too(tmp_path: Path, source: str) -> None:
     (tmp_path / "edge.toml").write_text(f'[[camera]]\nname = "door"\nsource = "{source}"\n')
-    (camera,) = load(tmp_path / "edge.toml", environ={}).camera
+    (camera,) = load(tmp_path / "edge.toml").camera
     assert camera.source == str(tmp_path / source)
 
 
@@ -34,7 +34,7 @@ def test_a_cameras_file_is_relative_to_the_settings_too(tmp_path: Path, source: 
 )
 def test_what_is_no_relative_path_stays_as_it_is(tmp_path: Path, source: str) -> None:
     (tmp_path / "edge.toml").write_text(f'[[camera]]\nname = "door"\nsource = "{source}"\n')
-    (camera,) = load(tmp_path / "edge.toml", environ={}).camera
+    (camera,) = load(tmp_path / "edge.toml").camera
     assert camera.source == source
 
 
