@@ -32,9 +32,10 @@ class OpenCvDetector:
     def detect(self, image: Image) -> list[Detection]:
         """Return the faces, the surest first."""
         small, scale = yunet.shrink(image, self.size)
-        if max(small.shape[:2]) <= _TINY:
-            # OpenCV 4.14 reads memory it never wrote where the network's input is 32x32.
-            small = cast("Image", cv2.copyMakeBorder(small, 0, _TINY, 0, _TINY, cv2.BORDER_CONSTANT))
+        down, right = (_TINY if side <= _TINY else 0 for side in small.shape[:2])
+        if down or right:
+            # OpenCV 4.14 reads memory it never wrote where the network's input is but 32 pixels high or wide.
+            small = cast("Image", cv2.copyMakeBorder(small, 0, down, 0, right, cv2.BORDER_CONSTANT))
         with self._lock:
             self._net.setInputSize((small.shape[1], small.shape[0]))
             rows = cast("NDArray[np.float32] | None", self._net.detect(small)[1])
