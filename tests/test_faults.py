@@ -13,7 +13,7 @@ import pytest
 
 from buckets import seaweed
 from chains import Chain, chain, eventually, facerelay
-from facerelay.edge import schema
+from facerelay.edge import reading, schema
 
 COMBINATIONS = [
     {},
@@ -25,7 +25,7 @@ COMBINATIONS = [
 def hashes(outbox: Path) -> dict[str, str]:
     """Return id and hash of all faces in an outbox; none while it is not made yet."""
     try:
-        with closing(schema.open_books(outbox)) as db:
+        with closing(reading.open_books(outbox)) as db:
             return dict(db.execute("SELECT id, sha256 FROM faces"))
     except schema.OutboxError:
         return {}

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from facerelay import face, topics
-from facerelay.edge import schema
+from facerelay.edge import reading
 from facerelay.edge.outbox import Outbox
 
 VERSIONS = sorted((Path(__file__).parent / "golden").glob("v*"))
@@ -46,8 +46,8 @@ def test_an_outbox_of_every_version_is_opened_its_faces_sent_its_books_kept(
 ) -> None:
     path = tmp_path / "outbox.db"
     shutil.copy(golden / "outbox.db", path)
-    with closing(schema.open_books(path)) as db:
-        books = schema.ledger(db)
+    with closing(reading.open_books(path)) as db:
+        books = reading.ledger(db)
         assert books == topics.Ledger.from_bytes((golden / "ledger.json").read_bytes())
     with Outbox(path, max_bytes=10**9, max_message=10**6, keep_days=100_000) as outbox:
         waiting = outbox.backlog(0, 10).result()

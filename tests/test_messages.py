@@ -16,7 +16,7 @@ import pytest
 
 from chains import Chain, chain, eventually
 from conftest import Make, need
-from facerelay.edge import schema
+from facerelay.edge import reading
 from facerelay.edge.outbox import Outbox
 
 
@@ -98,8 +98,8 @@ def test_a_face_of_ours_that_the_store_must_refuse_is_parked(tmp_path: Path, mak
         assert door["reasons"] == {"truncated": 1}
         assert (books["lost"], books["code"]) == (0, 0)
         assert in_quarantine(c) == {damaged.sha256: "truncated"}
-        with closing(schema.open_books(c.edge.outbox.path)) as db:
-            assert [e.id for e in schema.entries(db, schema.owner(db), ("refused",))] == [whole.face.id]
+        with closing(reading.open_books(c.edge.outbox.path)) as db:
+            assert [e.id for e in reading.entries(db, reading.owner(db), ("refused",))] == [whole.face.id]
 
 
 TOPICS = ["w251/face_detector", "facedetection_topic", "faces", "face_app/#", "image"]
@@ -117,8 +117,8 @@ def test_the_topics_and_qualities_of_service_of_the_write_ups(tmp_path: Path, to
 def test_an_erased_face_stays_erased_and_the_audit_knows_it(tmp_path: Path) -> None:
     with chain(tmp_path) as c:
         c.finished(c.feed(5, rate=100))
-        with closing(schema.open_books(c.edge.outbox.path)) as db:
-            first = next(schema.entries(db, schema.owner(db), ("stored",)))
+        with closing(reading.open_books(c.edge.outbox.path)) as db:
+            first = next(reading.entries(db, reading.owner(db), ("stored",)))
         done = c.command("erase", "--id", first.id, "--yes", "--wait", "0.5")
         assert done.returncode == 0, done.stderr
         assert json.loads(done.stdout)["deleted"] == 1

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from conftest import Make
-from facerelay.edge import schema
+from facerelay.edge import reading, schema
 from facerelay.edge.claim import OutboxLockedError
 from facerelay.edge.outbox import News, Outbox
 from facerelay.edge.schema import OutboxError
@@ -163,9 +163,9 @@ def test_a_copy_begins_books_of_its_own(tmp_path: Path, make_face: Make, way: st
         assert set(outbox.owners().result()) == {("home", original), ("home", outbox.id)}
         outbox.answer([receipt(first)]).result()
         assert (account(outbox).captured, account(outbox).stored) == (1, 0)
-    db = schema.open_books(copy)
-    assert schema.inherited(db) == [original]
-    assert schema.ledger(db, original).closes
+    db = reading.open_books(copy)
+    assert reading.inherited(db) == [original]
+    assert reading.ledger(db, original).closes
     db.close()
 
 
@@ -185,8 +185,8 @@ def test_the_books_close_for_a_reader_beside_the_owner(tmp_path: Path, make_face
         for _ in range(200):
             sealed = make_face(outbox=outbox.id, run=outbox.run, seq=outbox.number())
             pending.append(outbox.put(sealed, chosen=0))
-            with closing(schema.open_books(outbox.path)) as db:
-                assert schema.ledger(db).closes
+            with closing(reading.open_books(outbox.path)) as db:
+                assert reading.ledger(db).closes
         for future in pending:
             future.result()
 
@@ -212,7 +212,7 @@ def test_another_programs_file_is_refused(tmp_path: Path) -> None:
 
 def test_books_of_no_outbox_say_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(OutboxError, match="facerelay capture"):
-        schema.open_books(tmp_path / "none.db")
+        reading.open_books(tmp_path / "none.db")
 
 
 def test_a_drained_backlog_gives_the_disk_back(

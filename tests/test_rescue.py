@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from conftest import Make, lacking
-from facerelay.edge import rescue, schema
+from facerelay.edge import reading, rescue, schema
 from facerelay.edge.outbox import Outbox, Waiting
 from facerelay.edge.schema import PAGE, OutboxError
 from facerelay.face import Sealed
@@ -105,8 +105,8 @@ class Case:
             assert face.data == self.waiting[face_id].data
             assert (face.site, face.camera, face.outbox) == ("home", "door", self.id)
         assert outbox.ledger().result().closes
-        with closing(schema.open_books(self.path)) as db:
-            assert all(schema.ledger(db, owner).closes for owner in [outbox.id, *schema.inherited(db)])
+        with closing(reading.open_books(self.path)) as db:
+            assert all(reading.ledger(db, owner).closes for owner in [outbox.id, *reading.inherited(db)])
 
 
 def _jpeg(comment: bytes) -> bytes:
@@ -172,8 +172,8 @@ def test_a_file_whose_header_is_damaged_gives_every_face(
         assert outbox.id != case.id
         assert outbox.owners().result() == [("home", case.id)]
         assert outbox.noted("budget").result() == "spent 7"
-    with closing(schema.open_books(case.path)) as db:
-        books = schema.ledger(db, case.id).cameras["home/door"]
+    with closing(reading.open_books(case.path)) as db:
+        books = reading.ledger(db, case.id).cameras["home/door"]
     assert (books.captured, books.stored, books.refused, books.waiting) == (FACES, 40, 10, 150)
     assert (books.dropped, books.frames) == (0, 1000)
     (aside,) = [path for path in case.path.parent.glob("o.db.broken-*") if not path.name.endswith("-wal")]
@@ -262,8 +262,8 @@ def test_where_the_disk_has_no_room_the_faces_stay_in_the_broken_file_and_are_co
     with open_outbox(case.path) as outbox:
         assert backlog(outbox) == {}
     assert "for 160 sound faces the disk had no room" in caplog.text
-    with closing(schema.open_books(case.path)) as db:
-        books = schema.ledger(db, case.id).cameras["home/door"]
+    with closing(reading.open_books(case.path)) as db:
+        books = reading.ledger(db, case.id).cameras["home/door"]
         assert (books.captured, books.waiting, books.dropped) == (FACES, 0, 150)
 
 
@@ -349,8 +349,8 @@ def test_a_face_whose_row_was_damaged_unnoticed_is_found_by_its_picture(
         db.execute("UPDATE faces SET id = '9' || substr(id, 2), site = 'hole' WHERE row % 50 = 0")
     with open_outbox(case.path) as outbox:
         case.check(outbox, case.waiting)
-    with closing(schema.open_books(case.path)) as db:
-        books = schema.ledger(db, case.id)
+    with closing(reading.open_books(case.path)) as db:
+        books = reading.ledger(db, case.id)
     assert {name: account.waiting for name, account in books.cameras.items()} == {"home/door": 150}
 
 
@@ -360,8 +360,8 @@ def test_counts_that_cannot_be_right_are_made_of_the_faces(tmp_path: Path, make_
         db.execute("UPDATE counts SET n = -n * 1000000000000")
     with open_outbox(case.path) as outbox:
         case.check(outbox, case.waiting)
-    with closing(schema.open_books(case.path)) as db:
-        books = schema.ledger(db, case.id).cameras["home/door"]
+    with closing(reading.open_books(case.path)) as db:
+        books = reading.ledger(db, case.id).cameras["home/door"]
     assert (books.captured, books.stored, books.refused, books.waiting) == (FACES, 40, 10, 150)
 
 

@@ -3,30 +3,50 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
-from collections.abc import AsyncIterator, Iterable
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Final
+from datetime import UTC, datetime, timedelta
+from typing import Final, Literal, NamedTuple
 
 from facerelay import face as faces
 from facerelay.cloud import keys
 from facerelay.cloud.contract import Bucket, BucketError, MissingError
+from facerelay.cloud.scratch import Missing, Named, Scratch, Wanted
 from facerelay.cloud.tombstones import Tombstones
 from facerelay.face import FaceError, Limits
+from facerelay.span import Span
+
+__all__ = ["Audit", "Lost", "Named", "Stray", "Wanted", "audit"]
 
 _AT_ONCE: Final = 32
 _BYTES_AT_ONCE: Final = 64_000_000
 _ANY: Final = Limits(bytes=60_000_000, pixels=500_000_000)
+_TICK: Final = timedelta(microseconds=1)
+_HOURS: Final = 24
+
+STRAY: Final = "stray"
+"""What the books say of a face that they ought to know, and don't."""
+
+Ask = Callable[[faces.Face], str]
+"""Answers what the books say of a face that is not wanted: a word to count it by, or `STRAY`."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
-    """A face that the edge was told is stored: its id, the hash of its bytes, its key."""
+class Lost(NamedTuple):
+    """A wanted face that is not there, and why."""
 
     id: str
-    sha256: str
     key: str
+    why: Literal["absent", "other-bytes", "unreadable"]
+
+
+class Stray(NamedTuple):
+    """A face in the bucket that the books ought to know, and don't."""
+
+    id: str
+    key: str
+    run: str
+    seq: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,81 +55,134 @@ class Audit:
 
     Attributes:
         checked: objects whose bytes were read.
+        wanted: faces that must be there.
         found: wanted faces whose bytes are there: hash and id agree.
-        lost: ids of wanted faces of which no object has those bytes, unless they were erased.
+        lost: wanted faces of which no object has those bytes, unless they were erased.
         unequal: ids of wanted faces that an object names in its EXIF, with other bytes.
         twice: ids that more than one object has in its EXIF.
         erased: wanted faces that are not there, and that a tombstone covers.
         misplaced: keys that don't follow from the bytes that lie there.
-        unknown: faces of ours that nobody asked for.
-        unreadable: objects that are no faces.
+        strays: faces that the books ought to know, and don't.
+        others: how many faces were not wanted otherwise, by what the books say of them.
+        unreadable: keys of objects that are no faces.
     """
 
     checked: int
+    wanted: int
     found: int
-    lost: tuple[str, ...]
-    unequal: tuple[str, ...]
-    twice: tuple[str, ...]
+    lost: Named[Lost]
+    unequal: Named[str]
+    twice: Named[str]
     erased: int
-    misplaced: tuple[str, ...]
-    unknown: int
-    unreadable: int
+    misplaced: Named[str]
+    strays: Named[Stray]
+    others: Mapping[str, int]
+    unreadable: Named[str]
 
     @property
     def clean(self) -> bool:
         """Whether every wanted face is there, once, with its own bytes."""
-        return not (self.lost or self.unequal or self.twice or self.misplaced)
+        return not (self.lost.count or self.unequal.count or self.twice.count or self.misplaced.count)
 
 
 async def audit(
-    bucket: Bucket, wanted: Iterable[Wanted], *, site: str | None = None, limits: Limits = _ANY
+    bucket: Bucket,
+    wanted: Iterable[Wanted],
+    *,
+    spans: Sequence[Span] = (Span(),),
+    limits: Limits = _ANY,
+    ask: Ask = lambda _: "unknown",
 ) -> Audit:
-    """Read all faces of a bucket, or of one site, and compare them with what was wanted.
+    """Read the faces of a bucket in some spans, and compare them with what was wanted.
 
-    Memory grows with the number of ids, not with the pictures. Take `wanted` before the call: what is
-    stored meanwhile is unknown then, not lost. Faces past their retention must not be among them.
+    Only the partitions that a span touches are listed. Memory does not grow with the faces: what is to be
+    remembered of each lies in a temporary file, some 250 bytes a face. `wanted` is taken before the bucket is
+    looked at: what is stored meanwhile is not lost. Faces past their retention must not be among them.
 
     Args:
         bucket: where.
-        wanted: what must be there.
-        site: its name; all sites without it.
+        wanted: what must be there, and lies in the spans by its key.
+        spans: what is read; they don't overlap.
         limits: what a picture may be; anything larger is unreadable, and is not read.
+        ask: what the books say of a face that is not wanted.
 
     Raises:
         BucketError: the bucket cannot be read, so nothing can be said.
     """
-    work = _Work({one.id: one for one in wanted}, limits)
-    async for batch in _batches(bucket, site, limits.bytes):
-        await asyncio.gather(*(work.check(bucket, key) for key in batch))
-    return await work.result(bucket)
+    with Scratch() as scratch:
+        scratch.want(wanted)
+        work = _Work(scratch, limits, ask)
+        for span in spans:
+            async for batch in _batches(bucket, span, limits.bytes):
+                await asyncio.gather(*(work.check(bucket, key) for key in batch))
+        return await work.result(bucket)
 
 
-async def _batches(bucket: Bucket, site: str | None, longest: int) -> AsyncIterator[list[str]]:
+async def _batches(bucket: Bucket, span: Span, longest: int) -> AsyncIterator[list[str]]:
     """Yield the keys of faces in lots that are read at once: bounded in number and in bytes."""
     batch: list[str] = []
     size = 0
-    prefix = f"{keys.ROOT}/site={site}" if site else keys.ROOT
-    async for entry in bucket.list(prefix):
-        if len(batch) == _AT_ONCE or (batch and size + min(entry.size, longest) > _BYTES_AT_ONCE):
-            yield batch
-            batch, size = [], 0
-        batch.append(entry.key)
-        size += min(entry.size, longest)
+    async for prefix in _prefixes(bucket, span):
+        async for entry in bucket.list(prefix):
+            facts = keys.parse(entry.key)
+            if facts is not None and not span.holds(facts.site, facts.camera, facts.time):
+                continue
+            if len(batch) == _AT_ONCE or (batch and size + min(entry.size, longest) > _BYTES_AT_ONCE):
+                yield batch
+                batch, size = [], 0
+            batch.append(entry.key)
+            size += min(entry.size, longest)
     yield batch
+
+
+async def _prefixes(bucket: Bucket, span: Span) -> AsyncIterator[str]:
+    """Yield the partitions that a span touches: whole days where it can be, else hours."""
+    if not span.timed:
+        parts = [keys.ROOT, *([f"site={span.site}"] if span.site else [])]
+        if span.site and span.camera:
+            parts.append(f"camera={span.camera}")
+        yield "/".join(parts)
+        return
+    first = keys.day(span.start) if span.start else ""
+    last = keys.day(span.end - _TICK) if span.end else "9999-99-99"
+    async for date in keys.dates(
+        bucket, site=span.site, camera=span.camera, wanted=lambda day: first <= day <= last
+    ):
+        hours = _hours(span, date[-10:])
+        if len(hours) == _HOURS:
+            yield date
+        else:
+            for hour in hours:
+                yield f"{date}/hour={hour:02}"
+
+
+def _hours(span: Span, day: str) -> list[int]:
+    """Return the hours of a day that a span touches; none of a day that is not in the calendar."""
+    try:
+        begin = datetime.fromisoformat(f"{day}T00:00:00+00:00")
+    except ValueError:
+        return []
+    starts = [begin + timedelta(hours=hour) for hour in range(_HOURS)]
+    return [
+        at.hour
+        for at in starts
+        if (span.start is None or span.start - at < timedelta(hours=1))
+        and (span.end is None or at < span.end)
+    ]
 
 
 class _Work:
     """The state of one audit."""
 
-    def __init__(self, wanted: dict[str, Wanted], limits: Limits) -> None:
-        self._wanted = wanted
+    def __init__(self, scratch: Scratch, limits: Limits, ask: Ask) -> None:
+        self._scratch = scratch
         self._limits = limits
-        self._seen: set[str] = set()
-        self._sound: set[str] = set()
-        self._twice: set[str] = set()
-        self._unequal: set[str] = set()
-        self._misplaced: list[str] = []
-        self._checked = self._unknown = self._unreadable = 0
+        self._ask = ask
+        self._misplaced: Named[str] = Named()
+        self._unreadable: Named[str] = Named()
+        self._strays: Named[Stray] = Named()
+        self._others: Counter[str] = Counter()
+        self._checked = 0
 
     async def check(self, bucket: Bucket, key: str) -> None:
         """Read one object's bytes and compare."""
@@ -120,50 +193,64 @@ class _Work:
         except BucketError as error:
             if error.passing:
                 raise
-            self._unreadable += 1
+            self._no_face(key)
             return
         self._checked += 1
         try:
             sealed = faces.unseal(data, self._limits)
         except FaceError:
-            self._unreadable += 1
+            self._no_face(key)
             return
         self._compare(key, sealed)
 
+    def _no_face(self, key: str) -> None:
+        self._unreadable.add(key)
+        if facts := keys.parse(key):
+            self._scratch.see_unreadable(facts.id, key)
+
     def _compare(self, key: str, sealed: faces.Sealed) -> None:
-        face_id = sealed.face.id
-        if face_id in self._seen:
-            self._twice.add(face_id)
-        self._seen.add(face_id)
+        face = sealed.face
         if key != sealed.key:
-            self._misplaced.append(key)
-        wanted = self._wanted.get(face_id)
-        if wanted is None:
-            self._unknown += 1
-        elif hashlib.sha256(sealed.data).hexdigest() == wanted.sha256:
-            self._sound.add(face_id)
-        else:
-            self._unequal.add(face_id)
+            self._misplaced.add(key)
+        if self._scratch.see(face.id, sealed.sha256) is None:
+            said = self._ask(face)
+            if said == STRAY:
+                self._strays.add(Stray(face.id, key, face.run, face.seq))
+            else:
+                self._others[said] += 1
 
     async def result(self, bucket: Bucket) -> Audit:
         """Sum up, and ask the tombstones about what is not there."""
         tombstones = Tombstones(bucket)
-        missing = [one for face_id, one in self._wanted.items() if face_id not in self._sound]
-        lost = [one.id for one in missing if not await _covered(tombstones, one)]
+        lost: Named[Lost] = Named()
+        erased = 0
+        for one in self._scratch.missing():
+            if await _covered(tombstones, one):
+                erased += 1
+            else:
+                lost.add(Lost(one.id, one.key, _why(one)))
         return Audit(
             checked=self._checked,
-            found=len(self._sound),
-            lost=tuple(lost),
-            unequal=tuple(sorted(self._unequal)),
-            twice=tuple(sorted(self._twice)),
-            erased=len(missing) - len(lost),
-            misplaced=tuple(self._misplaced),
-            unknown=self._unknown,
+            wanted=self._scratch.wanted(),
+            found=self._scratch.found(),
+            lost=lost,
+            unequal=self._scratch.unequal(),
+            twice=self._scratch.twice(),
+            erased=erased,
+            misplaced=self._misplaced,
+            strays=self._strays,
+            others=self._others,
             unreadable=self._unreadable,
         )
 
 
-async def _covered(tombstones: Tombstones, wanted: Wanted) -> bool:
+def _why(one: Missing) -> Literal["absent", "other-bytes", "unreadable"]:
+    if one.unequal:
+        return "other-bytes"
+    return "unreadable" if one.unreadable else "absent"
+
+
+async def _covered(tombstones: Tombstones, wanted: Missing) -> bool:
     facts = keys.parse(wanted.key)
     if facts is None:
         return await tombstones.covers(wanted.id, "", "", datetime.max.replace(tzinfo=UTC))

@@ -11,9 +11,10 @@ from typing import Final
 
 import click
 
+from facerelay.commands import health
 from facerelay.commands.running import connector
 from facerelay.config import Broker, Camera, Config
-from facerelay.edge import schema
+from facerelay.edge import reading
 from facerelay.edge.clock import clock_state
 
 _CONNECT_S: Final = 5.0
@@ -36,6 +37,7 @@ async def examine(config: Config) -> int:
         checks.append(("cloud broker", lambda: _broker(config, cloud, "cloud.url")))
     if config.camera:
         checks.append(("outbox", lambda: _outbox(config)))
+        checks.append(("link", lambda: health.check(config)))
         checks.append(("model", lambda: _model(config)))
         checks += [(f"camera {camera.name}", _camera_check(camera)) for camera in config.camera]
     else:
@@ -112,7 +114,7 @@ async def _outbox(config: Config) -> str:
     if free < _LEAST_FREE:
         raise CheckError(f"{folder} has {free // 1_000_000} MB free: make room, or set outbox.path")
     if path.exists():
-        schema.open_books(path).close()
+        reading.open_books(path).close()
     broken = len([found for found in folder.glob(f"{path.name}.broken-*") if not found.name.endswith("-wal")])
     aside = f"; {broken} broken outboxes lie beside it: see to the disk, then delete them" if broken else ""
     return f"{folder} has {free // 1_000_000} MB free{aside}"

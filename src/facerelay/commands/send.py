@@ -16,7 +16,7 @@ import numpy as np
 from facerelay import face, picture
 from facerelay.commands.running import connector
 from facerelay.config import Config
-from facerelay.edge import schema
+from facerelay.edge import reading
 from facerelay.edge.cameras.raster import Image
 from facerelay.edge.capture import relaying
 from facerelay.edge.clock import clock_state
@@ -52,9 +52,9 @@ async def send(config: Config, files: tuple[Path, ...], *, camera: str, timeout:
             outbox.put(each, chosen=time.time()).result()
         async with relaying(config, outbox, connector(config)):
             await _answered(outbox, timeout)
-    with closing(schema.open_books(path)) as db:
+    with closing(reading.open_books(path)) as db:
         states = ("stored", "sent", "waiting", "refused", "dropped", "erased")
-        became = {entry.id: entry for entry in schema.entries(db, outbox.id, states)}
+        became = {entry.id: entry for entry in reading.entries(db, outbox.id, states)}
     for file, each in zip(files, sealed, strict=True):
         entry = became[each.face.id]
         click.echo(f"{file}: {entry.state}{f' ({entry.reason})' if entry.reason else ''} {each.key}")

@@ -12,7 +12,7 @@ from rich.live import Live
 from rich.text import Text
 
 from facerelay.commands import books
-from facerelay.edge import schema
+from facerelay.edge import reading
 from facerelay.edge.schema import OutboxError
 from facerelay.topics import Ledger
 
@@ -56,8 +56,8 @@ class Screen:
             return
         self._next = now + self._every
         try:
-            with closing(schema.open_books(self._path)) as db:
-                found, key = schema.ledger(db), schema.last_key(db)
+            with closing(reading.open_books(self._path)) as db:
+                found, key = reading.ledger(db), reading.last_key(db)
         except OutboxError:
             return
         stored = sum(account.stored + account.sent for account in found.cameras.values())

@@ -7,13 +7,13 @@ import itertools
 import logging
 import re
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from pydantic import ValidationError
 
-from facerelay.edge import schema
+from facerelay.edge import bulk, reading, schema
 from facerelay.edge.reserve import Reserve
 from facerelay.edge.tally import Kept, Tally, find
 from facerelay.face import SLUG, Sealed
@@ -23,6 +23,14 @@ log = logging.getLogger(__name__)
 
 _FINAL: Final = {"stored": "stored", "erased": "erased", "expired": "dropped"}
 """What an outcome makes of a face in the books; a refusal is parked, with its picture."""
+
+_KNOWN: Final = 4096
+"""Waiting faces whose rows are known without a look: more than a window holds."""
+
+_FACES: Final = "faces (row, outbox, run, seq, id, site, camera, sha256, key, size, quality, chosen)"
+_LAST_ROW: Final = (
+    "SELECT max(coalesce((SELECT max(row) FROM faces), 0), coalesce((SELECT max(row) FROM pictures), 0))"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +68,9 @@ class Jobs:
         self._reserve = reserve
         self._arrived: list[Waiting] = []
         self._gone: list[str] = []
+        self._new: list[tuple[Waiting, tuple[object, ...]]] = []
+        self._row = self._kept_row = 0
+        self._known: dict[str, Kept] = {}
         self._unexpired = 0
         self.tally = Tally()
 
@@ -67,40 +78,63 @@ class Jobs:
         """Begin with what is in a file that was just opened."""
         self.tally.load(db)
         self.undo()
+        (self._row,) = db.execute(_LAST_ROW).fetchone()
+        self._kept_row = self._row
 
     def done(self) -> News:
         """Return what a transaction has changed, now that it is on disk."""
         news = News(self._arrived, self._gone)
         self._arrived, self._gone = [], []
+        self._kept_row = self._row
         self.tally.done()
         return news
 
     def undo(self) -> None:
         """Forget what a transaction has changed: it did not happen."""
         self.tally.clear()
-        self._arrived, self._gone = [], []
+        self._arrived, self._gone, self._new = [], [], []
+        self._known.clear()
+        self._row = self._kept_row
         self._unexpired = 0
 
     def insert(self, db: sqlite3.Connection, sealed: Sealed, chosen: float) -> None:
-        """Keep a face, and make room for it within the budget."""
+        """Keep a face; it is written with others at the next `flush`."""
         face, size = sealed.face, len(sealed.data)
         self._reserve.admit(db, size)
-        cursor = db.execute(
-            "INSERT INTO faces (outbox, run, seq, id, site, camera, sha256, key, size, quality, chosen)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (face.outbox, face.run, face.seq, face.id, face.site, face.camera,
-             sealed.sha256, sealed.key, size, face.quality, chosen),
-        )  # fmt: skip
-        row = cursor.lastrowid or 0
-        db.execute("INSERT INTO pictures VALUES (?, ?)", (row, sealed.data))
-        self.tally.captured(face.outbox, face.site, face.camera, size)
-        self._arrived.append(
-            Waiting(
-                row, face.id, sealed.sha256, face.site, face.camera, face.outbox, sealed.data, face.quality
-            )
+        self._row += 1
+        waiting = Waiting(
+            self._row, face.id, sealed.sha256, face.site, face.camera, face.outbox, sealed.data, face.quality
         )
+        values = (
+            self._row, face.outbox, face.run, face.seq, face.id, face.site, face.camera,
+            sealed.sha256, sealed.key, size, face.quality, chosen,
+        )  # fmt: skip
+        self._new.append((waiting, values))
+        self.tally.captured(face.outbox, face.site, face.camera, size)
+        if self._reserve.spent:
+            self.flush(db)  # the next one is admitted by the room that this one leaves
+
+    def flush(self, db: sqlite3.Connection) -> None:
+        """Write the faces that came, and make room for them within the budget; before any other job."""
+        if not self._new:
+            return
+        new, self._new = self._new, []
+        bulk.insert(db, _FACES, [values for _, values in new])
+        bulk.insert(db, "pictures (row, data)", [(face.row, face.data) for face, _ in new])
+        self._arrived += [face for face, _ in new]
+        self._remember(face for face, _ in new)
         while self.tally.bytes > self._max_bytes:
             self._evict(db)
+
+    def _remember(self, faces: Iterable[Waiting]) -> None:
+        """Know what waits without a look, for it is what will be asked for next; so many, and no more."""
+        for face in faces:
+            if len(self._known) >= _KNOWN:
+                del self._known[next(iter(self._known))]
+            self._known[face.id] = Kept(
+                face.row, face.id, face.sha256, face.outbox, face.site, face.camera,
+                "waiting", None, len(face.data),
+            )  # fmt: skip
 
     def _evict(self, db: sqlite3.Connection) -> None:
         """Make room: the oldest picture that was refused first, then the least valuable that waits."""
@@ -123,6 +157,7 @@ class Jobs:
         Raises:
             BrokenError: a row is damaged.
         """
+        self.flush(db)
         rows = db.execute(
             "SELECT row, id, sha256, site, camera, outbox, data, quality"
             " FROM faces LEFT JOIN pictures USING (row)"
@@ -140,10 +175,12 @@ class Jobs:
                 self.move(db, face.id, "dropped", "damaged")
             else:
                 raise schema.BrokenError("a face cannot be found by its id")
+        self._remember(sound)
         return sound if sound or not rows else self.backlog(db, rows[-1][0], most)
 
     def expire(self, db: sqlite3.Connection, before: float, most: int) -> int:
         """Drop what waits and was chosen before a time; returns how many, of `most`."""
+        self.flush(db)
         rows = db.execute(
             "SELECT row, id, chosen FROM faces WHERE state = 'waiting' AND row > ? ORDER BY row LIMIT ?",
             (self._unexpired, most),
@@ -159,26 +196,54 @@ class Jobs:
 
     def answer(self, db: sqlite3.Connection, receipts: Sequence[Receipt]) -> None:
         """Act on receipts: only on those whose hash is the face's own."""
+        self.flush(db)
+        stored: dict[str, Kept] = {}
         for receipt in receipts:
-            kept = find(db, receipt.id)
+            if receipt.id in stored:
+                self._let_go(db, stored, "stored")
+            kept = self._known.get(receipt.id) or find(db, receipt.id)
             if kept is None or kept.sha256 != receipt.sha256:
                 log.warning("a receipt for %s, no face of this outbox with that hash: ignored", receipt.id)
                 continue
             if receipt.duplicate:
                 self.tally.add(kept.outbox, kept.site, kept.camera, duplicates=1)
             outcome, _, reason = receipt.outcome.partition(":")
-            if outcome == "refused":
+            if outcome == "stored" and receipt.id in self._known:
+                stored[receipt.id] = kept
+            elif outcome == "refused":
                 self._shift(db, kept, "refused", reason)
             elif outcome in _FINAL:
                 self._shift(db, kept, _FINAL[outcome], "expired" if outcome == "expired" else None)
+        self._let_go(db, stored, "stored")
+
+    def sent(self, db: sqlite3.Connection, ids: Iterable[str]) -> None:
+        """Let faces go on a broker's word alone."""
+        self.flush(db)
+        known = {face_id: kept for face_id in ids if (kept := self._known.get(face_id))}
+        for face_id in ids:
+            if face_id not in known:
+                self.move(db, face_id, "sent", None)
+        self._let_go(db, known, "sent")
 
     def move(self, db: sqlite3.Connection, face_id: str, state: str, reason: str | None) -> None:
         """Take a face to another column, if there is such a face."""
-        if kept := find(db, face_id):
+        self.flush(db)
+        if kept := self._known.get(face_id) or find(db, face_id):
             self._shift(db, kept, state, reason)
+
+    def _let_go(self, db: sqlite3.Connection, waiting: dict[str, Kept], state: str) -> None:
+        """Take faces that wait to a column without pictures, all at once; none is left in `waiting`."""
+        self.tally.shift_all(db, waiting.values(), state)
+        bulk.where(db, "DELETE FROM pictures", [kept.row for kept in waiting.values()])
+        for kept in waiting.values():
+            del self._known[kept.id]
+            self._gone.append(kept.id)
+            self.tally.picture(-kept.size)
+        waiting.clear()
 
     def _shift(self, db: sqlite3.Connection, kept: Kept, state: str, reason: str | None) -> None:
         """Take a face to another column, and its picture off the disk unless somebody may want to look."""
+        self._known.pop(kept.id, None)
         if not self.tally.shift(db, kept, state, reason):
             return
         if kept.state == "waiting":
@@ -192,12 +257,13 @@ class Jobs:
         Raises:
             BrokenError: what is on disk cannot be read as books.
         """
+        self.flush(db)
         self.tally.flush(db)
         waiting = {
             (site, camera): n for (owner, site, camera), n in self.tally.waiting.items() if owner == outbox
         }
         try:
-            return schema.ledger(db, outbox, waiting=waiting)
+            return reading.ledger(db, outbox, waiting=waiting)
         except ValidationError as error:
             raise schema.BrokenError("its books cannot be read") from error
 

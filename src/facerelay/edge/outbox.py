@@ -14,7 +14,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Final, Literal, Self
 
-from facerelay.edge import schema
+from facerelay.edge import reading, schema
 from facerelay.edge.jobs import Jobs, News, Waiting
 from facerelay.edge.reserve import means_full
 from facerelay.edge.schema import OutboxError
@@ -107,8 +107,8 @@ class Outbox:
         """Begin with a file that was just opened."""
         schema.prune(db, time.time() - self._keep_days * _DAY)
         self._jobs.load(db)
-        schema.check(db, self._jobs.tally.waiting)
-        self._numbers: Iterator[int] = itertools.count(schema.last_number(db, self.id) + 1)
+        reading.check(db, self._jobs.tally.waiting)
+        self._numbers: Iterator[int] = itertools.count(reading.last_number(db, self.id) + 1)
 
     # what capture does
 
@@ -155,12 +155,7 @@ class Outbox:
     def sent(self, ids: Iterable[str]) -> Future[None]:
         """Let faces go on a broker's word alone, as `fast` and `broker` do."""
         gone = list(ids)
-
-        def move(db: sqlite3.Connection) -> None:
-            for face_id in gone:
-                self._jobs.move(db, face_id, "sent", None)
-
-        return self._writer.submit(move)
+        return self._writer.submit(lambda db: self._jobs.sent(db, gone))
 
     def park(self, face_id: str, reason: str) -> Future[None]:
         """Keep a face for the operator, and send it no more."""
@@ -193,6 +188,11 @@ class Outbox:
         """Return how many faces wait, inherited ones included."""
         return self._writer.submit(lambda _: self._jobs.tally.waiting.total())
 
+    def oldest(self) -> Future[float | None]:
+        """Return when the face that has waited longest was chosen, in Unix seconds; None where none waits."""
+        query = "SELECT CAST(chosen AS REAL) FROM faces WHERE state = 'waiting' ORDER BY row LIMIT 1"
+        return self._writer.submit(lambda db: (db.execute(query).fetchone() or (None,))[0])
+
     def owners(self) -> Future[list[tuple[str, str]]]:
         """Return the (site, outbox) pairs whose faces wait here: where receipts may come from."""
 
@@ -207,6 +207,7 @@ class Outbox:
     # the writer's hooks
 
     def _finish(self, db: sqlite3.Connection) -> None:
+        self._jobs.flush(db)
         self._jobs.tally.flush(db)
         if time.monotonic() - self._shrunk_at > _SHRINK_EVERY_S:
             self._shrunk_at = time.monotonic()

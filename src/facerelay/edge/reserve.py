@@ -22,6 +22,9 @@ BYTES: Final = 16_777_216
 """Twice what the write-ahead log grows to between two checkpoints, and more."""
 
 _ROOM: Final = 2_097_152
+_LEFT: Final = 4_194_304
+"""What a reserve leaves of the disk, so that it is not given up at once."""
+
 _AGAIN_S: Final = 1.0
 _FULL: Final = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}
 
@@ -37,6 +40,9 @@ class Reserve:
 
     Args:
         outbox: the outbox's own file.
+
+    Attributes:
+        spent: it was given up; new faces are taken into freed pages alone.
     """
 
     def __init__(self, outbox: Path) -> None:
@@ -44,10 +50,10 @@ class Reserve:
         self._again_at = 0.0
         size = self._path.stat().st_size if self._path.exists() else None
         self._held = size == BYTES
-        self._spent = size is not None and not self._held
+        self.spent = size is not None and not self._held
 
     def make(self) -> None:
-        """Keep room back, where the disk has twice as much; Linux alone can."""
+        """Keep room back, where the disk has that much and some more; Linux alone can."""
         now = time.monotonic()
         if self._held or now < self._again_at or sys.platform != "linux":
             return
@@ -57,12 +63,12 @@ class Reserve:
 
     def _allocate(self) -> None:
         disk = os.statvfs(self._path.parent)
-        if disk.f_bavail * disk.f_frsize < 2 * BYTES:
+        if disk.f_bavail * disk.f_frsize < BYTES + _LEFT:
             return
         fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             os.posix_fallocate(fd, 0, BYTES)
-            self._held, self._spent = True, False
+            self._held, self.spent = True, False
         except OSError:  # somebody else took the room, or a filesystem that does not know this
             os.ftruncate(fd, 0)
         finally:
@@ -72,7 +78,7 @@ class Reserve:
         """Give the room back to the disk; returns whether there was any."""
         if not self._held:
             return False
-        self._held, self._spent = False, True
+        self._held, self.spent = False, True
         with suppress(FileNotFoundError):  # somebody has made room already
             os.truncate(self._path, 0)
         log.error(
@@ -86,11 +92,11 @@ class Reserve:
         Raises:
             sqlite3.OperationalError: the room that is left is for answers.
         """
-        if not self._spent:
+        if not self.spent:
             return
         self.make()
         (pages,), (page,) = (
             db.execute(f"PRAGMA {name}").fetchone() for name in ("freelist_count", "page_size")
         )
-        if self._spent and pages * page < size + _ROOM:
+        if self.spent and pages * page < size + _ROOM:
             raise sqlite3.OperationalError("the disk is full: what room is left is for answers")
