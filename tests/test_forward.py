@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 import servers
+from deaf_proxy import DeafProxy
 from facerelay.config import Broker
 from facerelay.link import wire
 from facerelay.link.forward import forward
@@ -375,3 +376,44 @@ def test_one_broker_on_both_sides_is_refused() -> None:
             )
 
     run(go())
+
+
+def test_a_stuck_link_is_made_anew_when_the_edge_asks_and_not_twice_in_a_minute(
+    kind: Any,  # noqa: ANN401
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def go(edge: servers.Server, cloud: servers.Server) -> None:
+        proxy = DeafProxy(cloud.port)
+        await proxy.start()
+        through = servers.Server([], proxy.port, cloud.state, cloud.log, f"mqtt://127.0.0.1:{proxy.port}")
+        try:
+            async with (
+                session(cloud.url, "cloud", ("faces/#", 1), ("link/#", 1)) as at_cloud,
+                session(edge.url, "edge", ("stores/#", 1)) as at_edge,
+                session(edge.url, "watch", ("link/home", 1)) as watch,
+                forwarding(edge, through),
+            ):
+                await at_cloud.wait_connected()
+                await at_edge.wait_connected()
+                await state(watch, b"1")
+                proxy.stick()
+                await at_edge.publish("faces/home/door", b"face", qos=1)
+                for _ in range(3):
+                    await at_edge.publish("link/home/reset", b"", qos=1)
+                while (heard := await take_one(at_cloud)).topic != "faces/home/door":
+                    assert heard.topic == "link/home", "an order is not the cloud's business"
+                assert heard.payload == b"face"
+                await state(watch, b"1")
+                await at_cloud.publish("stores/s", b"hello", qos=1)
+                assert (await take_one(at_edge)).payload == b"hello"
+                await at_edge.publish("link/home/reset", b"", qos=1)
+                await at_edge.publish("faces/home/door", b"last", qos=1)
+                while (heard := await take_one(at_cloud)).payload != b"last":
+                    assert heard.topic in {"link/home", "faces/home/door"}
+            assert caplog.text.count("all connections are made anew") == 1
+            assert proxy.made == 4
+        finally:
+            await proxy.close()
+
+    with kind() as edge, kind() as cloud:
+        run(go(edge, cloud))

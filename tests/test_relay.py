@@ -4,7 +4,7 @@ import asyncio
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from facerelay.edge.relay import Relay
 from facerelay.edge.roundtrip import RoundTrip
 from facerelay.edge.thrift import Thrift
 from facerelay.mqtt import NotConnectedError
-from facerelay.topics import FaceTopic, Hello, Receipt
+from facerelay.topics import FaceTopic, Hello, LinkHealth, Receipt
 
 LIMITS = face.Limits()
 
@@ -84,12 +84,13 @@ async def bench(
     budget: Budget | None = None,
     thrift: Thrift | None = None,
     expire_s: float | None = None,
+    reset: Callable[[], Awaitable[None]] | None = None,
 ) -> AsyncIterator[Bench]:
     wire = Wire()
     relay = Relay(
         outbox, topic=FaceTopic("faces/{site}/{camera}"), publish=wire.publish, delivery=delivery,  # type: ignore[arg-type]
         window_bytes=window, overdue_s=5.0, max_unanswered=3, clock=lambda: wire.now,
-        budget=budget, thrift=thrift, expire_s=expire_s,
+        budget=budget, thrift=thrift, expire_s=expire_s, reset=reset,
     )  # fmt: skip
     task = asyncio.create_task(relay.run())
     if up:
@@ -117,6 +118,23 @@ def test_the_window_bounds_what_is_in_flight(outbox: Outbox, make_face: Make) ->
             await b.pass_time(0)
             assert b.relay.in_flight == 0
             assert outbox.waiting().result() == 0
+
+    asyncio.run(check())
+
+
+def test_so_many_are_in_flight_at_most_however_small_they_are(outbox: Outbox, make_face: Make) -> None:
+    """Mosquitto queues 1,000 for a client, and drops what comes beyond."""
+
+    async def check() -> None:
+        async with bench(outbox, make_face, window=10**8) as b:
+            b.relay._window._grown = 10**8
+            b.wire.now += 60
+            faces = [await b.capture() for _ in range(520)]
+            await b.until(500)
+            await b.pass_time(0)
+            assert len(b.wire.sent) == 500
+            await b.answer(*faces[:20])
+            await b.until(520)
 
     asyncio.run(check())
 
@@ -149,6 +167,39 @@ def test_more_live_faces_than_memory_join_the_backlog(outbox: Outbox, make_face:
                 await b.answer(b.wire.sent[-1])
             assert {s.face.id for s in b.wire.sent} == {f.face.id for f in faces}
             assert max(b.wire.times.values()) == 1
+
+    asyncio.run(check())
+
+
+def test_what_a_silent_outage_holds_up_is_not_sent_over_and_over(outbox: Outbox, make_face: Make) -> None:
+    async def check() -> None:
+        size = len(make_face().data)
+        async with bench(outbox, make_face, window=20 * size) as b:
+            for _ in range(30):
+                await b.capture()
+            await b.until(20)
+            before = len(b.wire.sent)
+            for _ in range(12):  # seconds beyond the time for a receipt, the link said to be up
+                await b.pass_time(1)
+            assert len(b.wire.sent) - before <= 4, "a probe or two, and a fresh face beside each"
+
+    asyncio.run(check())
+
+
+def test_a_live_face_need_not_wait_for_what_an_outage_has_swallowed(outbox: Outbox, make_face: Make) -> None:
+    async def check() -> None:
+        size = len(make_face().data)
+        async with bench(outbox, make_face, window=8 * size + 100) as b:
+            b.wire.now += 60
+            for _ in range(12):
+                await b.capture()
+            await b.until(8)
+            b.relay.on_link(False)
+            b.wire.now += 600
+            b.relay.on_link(True)
+            fresh = await b.capture(quality=0.9)
+            await b.until(9)
+            assert b.wire.sent[8].face.id == fresh.face.id
 
     asyncio.run(check())
 
@@ -246,6 +297,120 @@ def test_with_no_answer_at_all_it_probes_with_one_face_and_says_so(
             await b.answer(faces[0])
             await b.pass_time(6)
             assert {b.wire.times[f.face.id] for f in faces} <= {2, 3}, "all are sent again, none is forgotten"
+
+    asyncio.run(check())
+
+
+def test_a_link_that_is_up_and_silent_is_made_anew_more_and_more_seldom(
+    outbox: Outbox, make_face: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def check() -> None:
+        resets: list[float] = []
+
+        async def reset() -> None:
+            resets.append(b.wire.now)
+
+        async with bench(outbox, make_face, reset=reset) as b:
+            face_ = await b.capture()
+            await b.until(1)
+            begin = b.wire.now
+            for _ in range(40):
+                b.wire.now += 20
+                await asyncio.sleep(0.12)
+            after = [round(at - begin) for at in resets]
+            assert len(after) == 3
+            assert ((await b.relay.pulse.take(resets=3)).silent_s or 0) > 600
+            assert 60 <= after[0] <= 120
+            assert 120 <= after[1] - after[0] <= 180
+            assert 240 <= after[2] - after[1] <= 300
+            assert "restart that broker" in caplog.text
+            b.relay.on_link(False)
+            await b.pass_time(5000)
+            assert len(resets) == 3, "the link is down, and that is reason enough"
+            b.relay.on_link(True)
+            await b.answer(face_)
+            await b.pass_time(5000)
+            assert len(resets) == 3, "nothing is owed any more"
+            health = await b.relay.pulse.take(resets=3)
+            assert (health.cuts, health.silent_s) == (1, None)
+
+    asyncio.run(check())
+
+
+def test_a_store_that_answers_at_last_makes_the_next_silence_begin_anew(
+    outbox: Outbox, make_face: Make
+) -> None:
+    async def check() -> None:
+        resets: list[float] = []
+
+        async def reset() -> None:
+            resets.append(b.wire.now)
+
+        async with bench(outbox, make_face, reset=reset) as b:
+            for count in (1, 2):
+                face_ = await b.capture()
+                for _ in range(8):
+                    await b.pass_time(20)
+                assert len(resets) == count
+                await b.answer(face_)
+                await b.pass_time(1)
+
+    asyncio.run(check())
+
+
+def test_the_same_trouble_with_the_disk_is_said_once_a_minute(
+    outbox: Outbox, make_face: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def check() -> None:
+        async with bench(outbox, make_face, delivery="broker") as b:
+            with sqlite3.connect(outbox.path) as db:
+                db.execute("CREATE TRIGGER full BEFORE UPDATE ON faces BEGIN SELECT RAISE(FAIL, 'full'); END")
+            db.close()
+            await b.capture()
+            await b.until(1)
+            failures = 0
+            async with asyncio.timeout(20):
+                while failures < 2:
+                    failures = len([r for r in caplog.records if "see that its disk has room" in r.message])
+                    if failures and b.relay._seldom._unsaid.get("disk"):
+                        break
+                    await asyncio.sleep(0.05)
+            assert failures == 1
+            with sqlite3.connect(outbox.path) as db:
+                db.execute("DROP TRIGGER full")
+            db.close()
+            async with asyncio.timeout(20):
+                while outbox.waiting().result():
+                    await asyncio.sleep(0.05)
+
+    asyncio.run(check())
+
+
+def test_the_figures_of_the_link_are_those_of_what_happened(outbox: Outbox, make_face: Make) -> None:
+    async def check() -> None:
+        async with bench(outbox, make_face, window=10**6) as b:
+            idle = await b.relay.pulse.take(resets=0)
+            assert (idle.oldest_s, idle.round_trip_s, idle.up_bytes_s, idle.in_flight) == (None, None, 0, 0)
+            assert (idle.broker_dropped, idle.cuts, idle.resets) == (None, 0, 0)
+            assert 0 < idle.window == b.relay._window.bytes
+            first = make_face(outbox=outbox.id, run=outbox.run, seq=outbox.number())
+            await asyncio.wrap_future(outbox.put(first, chosen=time.time() - 300))
+            second = await b.capture()
+            await b.until(2)
+            b.wire.now += 4
+            await b.answer(second)
+            for payload in (b"17", b"-1", b"x", b"9" * 4000, b""):
+                b.relay.pulse.on_broker(payload)
+            health = await b.relay.pulse.take(resets=2)
+            assert health.oldest_s == pytest.approx(300, abs=30)
+            assert health.round_trip_s == pytest.approx(4)
+            assert health.up_bytes_s == round((len(first.data) + len(second.data)) / 4)
+            assert health.in_flight == len(first.data)
+            assert (health.broker_dropped, health.resets) == (17, 2)
+            b.wire.now += 10
+            assert (await b.relay.pulse.take(resets=2)).up_bytes_s == 0
+            note = outbox.noted("link").result()
+            assert LinkHealth.from_bytes((note or "").encode()).in_flight == len(first.data)
 
     asyncio.run(check())
 

@@ -2,10 +2,13 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import itertools
 import json
+import random
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from statistics import mean
 
 import pytest
 
@@ -13,8 +16,10 @@ from conftest import Make
 from facerelay import face, picture
 from facerelay.config import Camera, Config
 from facerelay.edge.eyes.detect import make_detector
-from facerelay.edge.outbox import Outbox
+from facerelay.edge.line import Line
+from facerelay.edge.outbox import News, Outbox
 from facerelay.edge.thrift import Thrift
+from facerelay.edge.turns import Turns
 from facerelay.edge.watcher import Watcher
 from facerelay.edge.window import Window
 from facerelay.sections import PictureFormat
@@ -84,6 +89,15 @@ def test_on_a_wide_line_the_window_stays_as_it_is_set() -> None:
     assert pipe.window.bytes == MOST
     pipe.run(3, offered=100_000_000)
     assert pipe.window.bytes == MOST
+
+
+def test_the_window_grows_with_the_answers_up_to_what_is_set() -> None:
+    window = Window(most=2_000_000, clock=lambda: 0.0)
+    assert window.bytes == 512_000
+    for n in range(1000):
+        window.sent(str(n), FACE)
+        window.answered([(str(n), FACE)])
+        assert window.bytes == min(2_000_000, 512_000 + (n + 1) * FACE)
 
 
 def test_a_lack_of_faces_says_nothing_of_the_line() -> None:
@@ -187,6 +201,88 @@ def test_after_an_outage_the_newest_face_goes_before_all_that_waited(outbox: Out
             assert [s.face.id for s in b.wire.sent[1:]] == [f.face.id for f in old]
 
     asyncio.run(check())
+
+
+def test_a_camera_in_poor_light_is_not_starved_by_one_in_good_light(outbox: Outbox, make_face: Make) -> None:
+    rng = random.Random(1)  # noqa: S311 - the same each time
+    clock, news = Clock(), list[News]()
+    line = Line(outbox, live_bytes=10**7, clock=clock)
+    outbox.listener = news.append
+    offered: dict[str, list[float]] = {"good": [], "poor": []}
+    sent: dict[str, list[float]] = {"good": [], "poor": []}
+
+    def tell() -> None:
+        for each in news:
+            line.arrived(each.arrived)
+            line.gone(each.gone)
+        news.clear()
+
+    async def send() -> None:
+        waiting = line.take_live(10**9) or await line.take_old(10**9)
+        assert waiting is not None
+        sent[waiting.camera].append(waiting.quality)
+        await asyncio.wrap_future(outbox.sent([waiting.id]))
+        tell()
+
+    async def check() -> None:
+        for _ in range(60):  # a quarter of a second each, in which the line carries one face of two
+            for camera, light in (("good", 0.9), ("poor", 0.5)):
+                quality = light + rng.uniform(-0.1, 0.1)
+                sealed = make_face(camera=camera, quality=quality, outbox=outbox.id, run=outbox.run)
+                await asyncio.wrap_future(outbox.put(sealed, chosen=0.0))
+                offered[camera].append(quality)
+            tell()
+            clock.now += 0.25
+            await send()
+
+    asyncio.run(check())
+    outbox.listener = None
+    assert abs(len(sent["good"]) - len(sent["poor"])) <= 2
+    for camera, qualities in offered.items():
+        assert mean(sent[camera]) > mean(qualities) + 0.02, "the best of each camera go first"
+
+
+def test_cameras_take_turns_and_the_best_of_them_begins() -> None:
+    turns = Turns()
+    row = itertools.count()
+    for camera, qualities in (("a", (0.9, 0.8, 0.7)), ("b", (0.2,)), ("c", (0.5, 0.6))):
+        for quality in qualities:
+            turns.add(f"{camera}{quality}", ("home", camera), quality=quality, row=next(row))
+    order = []
+    while (face_id := turns.first) is not None:
+        order.append(face_id)
+        turns.sent(face_id)
+        if len(order) == 2:
+            turns.add("d0.1", ("home", "d"), quality=0.1, row=next(row))
+            turns.add("a1.0", ("home", "a"), quality=1.0, row=next(row))
+    assert order == ["a0.9", "c0.6", "b0.2", "d0.1", "a1.0", "c0.5", "a0.8", "a0.7"]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_turns_agree_with_their_definition(seed: int) -> None:
+    rng = random.Random(seed)  # noqa: S311 - the same each time
+    turns = Turns()
+    there: dict[str, tuple[str, float, int]] = {}
+    done: set[str] = set()
+    for row in range(3000):
+        action = rng.choice(("add", "add", "sent", "drop"))
+        if action == "add" and len(there) < 300:
+            camera, quality = rng.choice("abcdefgh"), rng.random()
+            there[str(row)] = camera, quality, row
+            turns.add(str(row), ("home", camera), quality=quality, row=row)
+        elif action == "drop" and there:
+            face_id = rng.choice(list(there))
+            del there[face_id]
+            turns.drop(face_id)
+        elif action == "sent" and there:
+            if {camera for camera, _, _ in there.values()} <= done:
+                done.clear()
+            due = [key for key, (camera, _, _) in there.items() if camera not in done]
+            wanted = min(due, key=lambda key: (-there[key][1], there[key][2]))
+            assert turns.first == wanted
+            turns.sent(wanted)
+            done.add(there.pop(wanted)[0])
+    assert (turns.first is None) == (not there)
 
 
 def test_faces_evicted_while_they_are_live_are_not_sent(tmp_path: Path, make_face: Make) -> None:
@@ -299,16 +395,16 @@ def test_the_relay_keeps_less_in_flight_once_receipts_tell_of_a_thin_line(
             await b.until(1)
             b.wire.now += 0.3
             await b.answer(first)
-            for _ in range(60):
+            for _ in range(30):
                 await b.capture()
-            await b.until(61)
-            for sent in range(1, 52):
+            await b.until(31)
+            for sent in range(1, 22):
                 b.wire.now += 0.3
                 await b.answer(b.wire.sent[sent])
             for _ in range(20):
                 await b.capture()
             await b.pass_time(0)
-            assert len(b.wire.sent) == 61, "nine are in flight, and three would do"
+            assert len(b.wire.sent) == 31, "nine are in flight, and three would do"
             assert b.relay._window.rate == pytest.approx(size / 0.3, rel=0.05)
 
     asyncio.run(check())

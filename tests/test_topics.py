@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import time
 from contextlib import suppress
+from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given, settings
@@ -9,14 +10,14 @@ from hypothesis import strategies as st
 
 from facerelay import topics
 
-MESSAGES = [topics.Receipts, topics.Hello, topics.Ledger]
+MESSAGES = [topics.Receipts, topics.Hello, topics.Ledger, topics.LinkHealth]
 
 
 @pytest.mark.parametrize("kind", MESSAGES)
 @given(payload=st.binary(max_size=300) | st.text(max_size=300).map(str.encode))
 @settings(max_examples=100, deadline=None)
 def test_any_bytes_give_a_message_or_that_one_error(
-    kind: type[topics.Receipts | topics.Hello | topics.Ledger], payload: bytes
+    kind: type[topics.Receipts | topics.Hello | topics.Ledger | topics.LinkHealth], payload: bytes
 ) -> None:
     with suppress(topics.WireError):
         kind.from_bytes(payload)
@@ -67,3 +68,33 @@ def test_receipts_are_packed_into_messages_of_bounded_size() -> None:
     assert [len(batch.receipts) for batch in packed] == [500, 500, 201]
     for batch in packed:
         assert topics.Receipts.from_bytes(batch.to_bytes()) == batch
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        '"part":-1', '"part":1024', '"parts":0', '"parts":1e9', '"link":{}',
+        '"link":{"time":"2026-11-21T10:00:00"}',
+        '"link":{"time":"2026-11-21T10:00:00Z","oldest_s":"Infinity"}',
+        '"link":{"time":"2026-11-21T10:00:00Z","resets":-1}',
+    ],
+)  # fmt: skip
+def test_a_part_or_a_link_that_could_not_be_is_refused(more: str) -> None:
+    with pytest.raises(topics.WireError):
+        topics.Ledger.from_bytes(b'{"outbox":"00000000","cameras":{},' + more.encode() + b"}")
+
+
+def test_how_a_link_does_travels_with_the_books_and_books_without_it_are_read() -> None:
+    link = topics.LinkHealth(time=datetime(2026, 11, 21, tzinfo=UTC), oldest_s=3, broker_dropped=0)
+    books = topics.Ledger(outbox="a" * 32, cameras={}, part=0, parts=4, link=link)
+    assert topics.Ledger.from_bytes(books.to_bytes()) == books
+    old = topics.Ledger.from_bytes(b'{"v":1,"outbox":"00000000","cameras":{},"lost":null}')
+    assert (old.part, old.parts, old.link) == (0, 1, None)
+
+
+def test_topics_that_belong_together_are_under_one_filter() -> None:
+    for name in (topics.ledger("home", "a" * 32), topics.ledger("home", "a" * 32, 7)):
+        assert name.startswith(topics.site_ledgers("home").removesuffix("#"))
+        assert name.startswith(topics.LEDGERS.removesuffix("#"))
+    assert topics.ledger("home", "ab", 0) == "ledger/home/ab"
+    assert topics.reset("home") != topics.link("home")

@@ -30,10 +30,10 @@ _MAKE, _MODEL, _DESCRIPTION, _SOFTWARE, _DATETIME = 0x010F, 0x0110, 0x010E, 0x01
 _VERSION, _ORIGINAL, _OFFSET, _SUBSEC = 0x9000, 0x9003, 0x9011, 0x9291
 _COMMENT, _UNIQUE_ID = 0x9286, 0xA420
 _COMMENT_ASCII: Final = b"ASCII\x00\x00\x00"
-_FIRST_YEAR: Final = 1970
+_FIRST_YEAR: Final = "1970"
 """A clock that was never set begins here; earlier times are made up."""
 
-_TIME_FORM: Final = re.compile(r"(\d{4}):(\d\d):(\d\d) (\d\d):(\d\d):(\d\d)", re.ASCII)
+_TIME_FORM: Final = re.compile(r"(\d{4}):(\d\d):(\d\d) (\d\d:\d\d:\d\d)", re.ASCII)
 _OFFSET_FORM: Final = re.compile(r"([+-])(\d\d):(\d\d)", re.ASCII)
 _ID_FORM: Final = re.compile(r"[0-9a-f]{12}7[0-9a-f]{3}[89ab][0-9a-f]{15}", re.ASCII)
 _NO_OFFSET: Final = {"+00:00", "-00:00"}
@@ -273,16 +273,17 @@ def _read_time(tags: Mapping[int, bytes]) -> datetime:
     form = _TIME_FORM.fullmatch(tags[_ORIGINAL].decode("ascii"))
     if form is None:
         raise ValueError("not a time")
-    year, month, day, hour, minute, second = map(int, form.groups())
+    year, month, day, clock = form.groups()
     if year < _FIRST_YEAR:
         raise ValueError("before there were such cameras")
-    micro = int(tags.get(_SUBSEC, b"0").decode("ascii")[:6].ljust(6, "0"))
-    taken = datetime(year, month, day, hour, minute, second, micro, UTC)
-    offset = _OFFSET_FORM.fullmatch(tags.get(_OFFSET, b"+00:00").decode("ascii"))
+    micro = int(tags.get(_SUBSEC, b"0")[:6].ljust(6, b"0"))
+    taken = datetime.fromisoformat(f"{year}-{month}-{day}T{clock}.{micro:06d}+00:00")
+    told = tags.get(_OFFSET, b"+00:00").decode("ascii")
+    if told in _NO_OFFSET:
+        return taken
+    offset = _OFFSET_FORM.fullmatch(told)
     if offset is None:
         raise ValueError("not an offset")
-    if offset[0] in _NO_OFFSET:
-        return taken
     shift = timedelta(hours=int(offset[2]), minutes=int(offset[3])) * (1 if offset[1] == "+" else -1)
     return taken - shift
 

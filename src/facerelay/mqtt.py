@@ -48,12 +48,19 @@ class Session(Protocol):
     def connected(self) -> bool:
         """Whether the broker has answered CONNECT and all subscriptions."""
 
+    @property
+    def resets(self) -> int:
+        """How often a connection that stood was dropped: the broker was stuck, or by `reset`."""
+
     async def publish(self, topic: str, payload: bytes, *, qos: int = 0, retain: bool = False) -> None:
         """Publish; returns when the quality of service is fulfilled.
 
         Raises:
             NotConnectedError: nothing is sent again by itself.
         """
+
+    def reset(self, why: str) -> None:
+        """Drop the connection, and come back; the reason is for the log."""
 
     def __aiter__(self) -> AsyncIterator[Message]:
         """Yield what arrives, until the session is closed."""

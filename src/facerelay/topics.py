@@ -1,6 +1,7 @@
 """Names on the wire, and what travels under them besides faces: receipts, ledgers, link state, hellos.
 
-Up: faces, `ledger/<site>/<outbox>`, `link/<site>`. Down: `receipts/<site>/<outbox>`, `stores/<store>`.
+Up: faces, `ledger/<site>/<outbox>` and its further parts, `link/<site>`. Down: `receipts/<site>/<outbox>`,
+`stores/<store>`. At the edge alone: `link/<site>/reset`.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, FailFast, Field, StringConstraints, ValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict, FailFast, Field, StringConstraints, ValidationError
 
 from facerelay.face import SLUG, Hex, Slug
 
@@ -74,9 +75,9 @@ def site_receipts(site: str) -> str:
     return f"receipts/{site}/#"
 
 
-def ledger(site: str, outbox: str) -> str:
-    """Return the topic of one outbox's ledger, retained."""
-    return f"ledger/{site}/{outbox}"
+def ledger(site: str, outbox: str, part: int = 0) -> str:
+    """Return the topic of one outbox's ledger, or of a further part of it; retained."""
+    return f"ledger/{site}/{outbox}" + (f"/{part}" if part else "")
 
 
 def site_ledgers(site: str) -> str:
@@ -84,12 +85,17 @@ def site_ledgers(site: str) -> str:
     return f"ledger/{site}/#"
 
 
-LEDGERS: Final = "ledger/+/+"
+LEDGERS: Final = "ledger/#"
 
 
 def link(site: str) -> str:
     """Return the topic of a site's link state, retained: `1` or `0`."""
     return f"link/{site}"
+
+
+def reset(site: str) -> str:
+    """Return the topic on which capture asks the forwarder to make its connections anew; not retained."""
+    return f"link/{site}/reset"
 
 
 def hello(store: str) -> str:
@@ -204,15 +210,58 @@ class Account(_Wire):
 CameraName = Annotated[str, StringConstraints(pattern=f"^{SLUG}/{SLUG}$")]
 
 
+Figure = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class LinkHealth(_Wire):
+    """How an edge's link does, by what its outbox sees of it.
+
+    Attributes:
+        time: when this was so, by the edge's clock.
+        oldest_s: age in seconds of the oldest face that waits for its answer; null where none waits.
+        silent_s: seconds since the last receipt, while faces are on their way and none is answered; or null.
+        round_trip_s: of a receipt, smoothed; null until there was one.
+        up_bytes_s: bytes per second handed to the broker, over the last ten seconds.
+        in_flight: bytes that were sent and have no receipt.
+        window: bytes that may be.
+        broker_dropped: messages that the edge's broker dropped since it began; null where it does not say.
+        cuts: how often the link was found to be down since capture began.
+        resets: how often a link that was up and stuck was made anew since then.
+    """
+
+    time: AwareDatetime
+    oldest_s: Figure | None = None
+    silent_s: Figure | None = None
+    round_trip_s: Figure | None = None
+    up_bytes_s: Figure = 0
+    in_flight: Count = 0
+    window: Count = 0
+    broker_dropped: Count | None = None
+    cuts: Count = 0
+    resets: Count = 0
+
+
+MOST_PARTS: Final = 1024
+"""Messages that carry the books of one outbox, at most."""
+
+
 class Ledger(_Wire):
-    """The books of one outbox, as they travel and as they are printed; `lost` comes from an audit alone."""
+    """The books of one outbox, as they travel and as they are printed; `lost` comes from an audit alone.
+
+    Books of many cameras travel as `parts` messages: number `part` on `ledger/<site>/<outbox>/<part>`, the
+    first without a number. Only parts that tell the first one's number of `parts` are of the same books:
+    any other is from before, and does not count. `link` comes with the first.
+    """
 
     most_bytes: ClassVar[int] = 65_536
 
     v: Literal[1] = 1
     outbox: Hex
-    cameras: Annotated[dict[CameraName, Account], Field(max_length=1000)]
+    cameras: dict[CameraName, Account]
     lost: Count | None = None
+    part: Annotated[int, Field(ge=0, lt=MOST_PARTS)] = 0
+    parts: Annotated[int, Field(ge=1, le=MOST_PARTS)] = 1
+    link: LinkHealth | None = None
 
     @property
     def closes(self) -> bool:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import re
-from typing import Final
+from collections.abc import AsyncIterator
+from typing import Final, NamedTuple
 
 from facerelay.cloud.contract import Bucket, BucketError
 from facerelay.face import SLUG
@@ -16,10 +17,14 @@ log = logging.getLogger(__name__)
 ROOT: Final = "ledger"
 _MOST: Final = 10_000
 _MOST_BYTES: Final = 16_000_000
+_PART: Final = r"[1-9][0-9]{0,3}"
+_TOPIC: Final = re.compile(rf"ledger/({SLUG})/([0-9a-f]+)(?:/({_PART}))?")
+_KEY: Final = re.compile(rf"{ROOT}/site=({SLUG})/([0-9a-f]{{8,64}})(?:\.({_PART}))?\.json")
+_EMPTY: Final = frozenset({"missing", "too-large"})
 
 
 class Books:
-    """Ledgers that came, of which the last of each outbox is written at the next `flush`.
+    """Ledgers that came, of which the last of each outbox and part is written at the next `flush`.
 
     They are kept as they came: a ledger that is read and written anew can be many times as long.
     """
@@ -37,12 +42,12 @@ class Books:
             books = Ledger.from_bytes(payload)
         except WireError:
             return self._refuse("not a ledger that can be read", topic, payload)
-        parts = topic.split("/")
-        site, outbox = parts[1:] if len(parts) == 3 else ("", "")  # noqa: PLR2004 - ledger/<site>/<outbox>
-        ours = re.fullmatch(SLUG, site) and all(name.startswith(f"{site}/") for name in books.cameras)
-        if not ours or outbox != books.outbox:
-            return self._refuse("the ledger is of another site or outbox", topic, payload)
-        key = f"{ROOT}/site={site}/{outbox}.json"
+        named = _TOPIC.fullmatch(topic)
+        site, outbox, part = named.groups(default="0") if named else ("", "", "")
+        ours = all(name.startswith(f"{site}/") for name in books.cameras)
+        if not ours or (outbox, part) != (books.outbox, str(books.part)) or books.part >= books.parts:
+            return self._refuse("the ledger is of another site, outbox or part", topic, payload)
+        key = _key(site, outbox, books.part)
         grown = self._bytes + len(payload) - len(self._waiting.get(key, b""))
         if grown > self._max_bytes or (len(self._waiting) >= _MOST and key not in self._waiting):
             return self._refuse("too many ledgers at once", topic, payload)
@@ -67,3 +72,62 @@ class Books:
         form = "%s: %d bytes: %s: not kept"
         self._seldom.say(logging.WARNING, why, form, shown(topic), len(payload), why)
         return False
+
+
+class Reported(NamedTuple):
+    """The books of one outbox, put together from their parts, and the site that it is of."""
+
+    site: str
+    books: Ledger
+
+
+async def read_books(bucket: Bucket) -> AsyncIterator[Reported]:
+    """Yield what each outbox has reported to the bucket.
+
+    A part that is not of the same books as the first counts for nothing; one that is not there is logged.
+
+    Raises:
+        BucketError: the bucket cannot be read.
+    """
+    found: dict[tuple[str, str], set[int]] = {}
+    async for entry in bucket.list(ROOT):
+        if named := _KEY.fullmatch(entry.key):
+            site, outbox, part = named.groups(default="0")
+            found.setdefault((site, outbox), set()).add(int(part))
+    for (site, outbox), there in found.items():
+        if books := await _whole(bucket, site, outbox, there):
+            yield Reported(site, books)
+
+
+async def _whole(bucket: Bucket, site: str, outbox: str, there: set[int]) -> Ledger | None:
+    """Put the books of an outbox together from the parts that are there."""
+    head = await _read(bucket, _key(site, outbox, 0))
+    if head is None:
+        return None
+    cameras = dict(head.cameras)
+    missing = 0
+    for number in range(1, head.parts):
+        part = await _read(bucket, _key(site, outbox, number)) if number in there else None
+        if part is None or (part.part, part.parts) != (number, head.parts):
+            missing += 1
+        else:
+            cameras |= part.cameras
+    if missing:
+        form = "the books of outbox %s of site %s are not whole: %d of %d parts have not come yet"
+        log.warning(form, outbox, site, missing, head.parts)
+    return head.model_copy(update={"cameras": cameras, "parts": 1})
+
+
+async def _read(bucket: Bucket, key: str) -> Ledger | None:
+    """Return a ledger, or None where it is gone meanwhile or cannot be read."""
+    try:
+        return Ledger.from_bytes(await bucket.get(key, max_bytes=Ledger.most_bytes))
+    except (WireError, BucketError) as error:
+        if isinstance(error, BucketError) and error.fault not in _EMPTY:
+            raise
+        log.warning("%s: %s: left out", key, error)
+        return None
+
+
+def _key(site: str, outbox: str, part: int) -> str:
+    return f"{ROOT}/site={site}/{outbox}" + (f".{part}" if part else "") + ".json"

@@ -3,31 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
-import sqlite3
 import threading
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Final
 
 import cv2
 
-from facerelay import topics
 from facerelay.config import Camera, Config
-from facerelay.edge.budget import Budget
 from facerelay.edge.cameras.posted import GAP_S, Mailbox, PostOffice, is_topic
 from facerelay.edge.eyes.detect import configured
 from facerelay.edge.outbox import Outbox
 from facerelay.edge.preview import Observe
-from facerelay.edge.relay import Relay
+from facerelay.edge.relaying import relaying
 from facerelay.edge.thrift import Thrift
 from facerelay.edge.watcher import Watcher
-from facerelay.mqtt import Connect, Message, NotConnectedError, Session
+from facerelay.mqtt import Connect, Session
 
-log = logging.getLogger(__name__)
+__all__ = ["CamerasFailedError", "StuckError", "capture", "open_outbox", "relaying"]
 
-_LEDGER_EVERY_S: Final = 10.0
 _LOOK_S: Final = 0.2
 _STUCK_S: Final = 60.0
 _PICTURES: Final = 16
@@ -96,106 +91,6 @@ async def capture(
             await _watch(config, outbox, connect, stop, thrift, until_end=until_end, observe=observe)
 
 
-@asynccontextmanager
-async def relaying(
-    config: Config, outbox: Outbox, connect: Connect, *, thrift: Thrift | None = None
-) -> AsyncIterator[Relay]:
-    """Relay an outbox to the broker for as long as the block runs; its ledger is published meanwhile."""
-    owners = {(config.site, outbox.id), *await asyncio.wrap_future(outbox.owners())}
-    for site in {site for site, _ in owners} - {config.site}:
-        log.warning(
-            "faces of site %s wait in this outbox: until they are answered keep site = %r, or let the link"
-            " carry receipts/%s/# down as well", site, site, site,
-        )  # fmt: skip
-    downward = [(topics.receipts(site, owner), 1) for site, owner in sorted(owners)]
-    downward += [(topics.HELLOS, 1)] + ([] if config.direct else [(topics.link(config.site), 1)])
-    relay: Relay | None = None
-
-    def on_state(up: bool) -> None:  # noqa: FBT001 - the callback's shape
-        assert relay is not None  # noqa: S101 - it is made before the session is entered
-        relay.on_connected(up)
-        if config.direct:
-            relay.on_link(up)
-        elif not up:
-            relay.on_link(None)
-
-    session = connect(
-        client_id=f"{config.site}-capture-{outbox.id[:8]}",
-        subscribe=downward,
-        clean=True,
-        window=256,
-        on_state=on_state,
-    )
-
-    async def publish(topic: str, payload: bytes) -> None:
-        await session.publish(topic, payload, qos=config.level)
-
-    hours = config.outbox.expire_hours
-    relay = Relay(
-        outbox,
-        topic=config.face_topic,
-        publish=publish,
-        delivery=config.delivery,
-        window_bytes=config.outbox.window_bytes,
-        overdue_s=config.outbox.overdue_s,
-        max_unanswered=config.outbox.max_unanswered,
-        budget=Budget(per_second=config.uplink.bytes_per_second, per_day=config.uplink.bytes_per_day),
-        thrift=thrift,
-        expire_s=hours and 3600 * hours,
-    )
-    async with session, asyncio.TaskGroup() as group:
-        parts = [
-            group.create_task(relay.run()),
-            group.create_task(_listen(session, relay)),
-            group.create_task(_publish_ledger(outbox, session)),
-        ]
-        try:
-            yield relay
-            await _tell_ledger(outbox, session)
-        finally:
-            for part in parts:
-                part.cancel()
-
-
-async def _listen(session: Session, relay: Relay) -> None:
-    """Hand what comes down to the relay."""
-    async for message in session:
-        try:
-            await _hear(message, relay)
-        except topics.WireError as error:
-            log.warning("%s: %s: ignored", topics.shown(message.topic), error)
-        except sqlite3.Error as error:
-            log.error("the outbox: %s: see that its disk has room; nothing is lost, it is asked again", error)  # noqa: TRY400 - for a user
-        finally:
-            message.ack()
-
-
-async def _hear(message: Message, relay: Relay) -> None:
-    kind = message.topic.partition("/")[0]
-    if kind == "receipts":
-        await relay.on_receipts(topics.Receipts.from_bytes(message.payload).receipts)
-    elif kind == "link":
-        relay.on_link({topics.UP: True, topics.DOWN: False}.get(message.payload))
-    elif kind == "stores":
-        relay.on_hello(topics.Hello.from_bytes(message.payload))
-
-
-async def _publish_ledger(outbox: Outbox, session: Session) -> None:
-    while True:
-        await asyncio.sleep(_LEDGER_EVERY_S)
-        await _tell_ledger(outbox, session)
-
-
-async def _tell_ledger(outbox: Outbox, session: Session) -> None:
-    """Publish the books, retained: one message a site, should the site have been renamed meanwhile."""
-    with suppress(NotConnectedError, sqlite3.Error):
-        books = await asyncio.wrap_future(outbox.ledger())
-        for site in sorted({name.partition("/")[0] for name in books.cameras}):
-            cameras = {name: a for name, a in books.cameras.items() if name.startswith(f"{site}/")}
-            payload = books.model_copy(update={"cameras": cameras}).to_bytes()
-            await session.publish(topics.ledger(site, outbox.id), payload, qos=0, retain=True)
-
-
 async def _watch(
     config: Config,
     outbox: Outbox,
@@ -211,7 +106,7 @@ async def _watch(
     cv2.setNumThreads(1)  # the cameras' threads are the parallel work
     detector = await asyncio.to_thread(configured, config.detect)
     turn = threading.Semaphore(os.cpu_count() or 1)
-    watchers: list[Watcher] = []
+    watchers = _Watchers()
 
     def watch(camera: Camera, mailbox: Mailbox | None = None) -> None:
         known = config if mailbox is None else _patient(config)
@@ -227,7 +122,7 @@ async def _watch(
             thrift=thrift,
             observe=observe and observe(camera, known),
         )
-        watchers.append(watcher)
+        watchers.add(watcher, posted=mailbox is not None)
         watcher.start()
 
     office = PostOffice(config.camera, limits=config.limits.face, own=config.face_topic, appear=watch)
@@ -236,20 +131,47 @@ async def _watch(
             for camera in config.camera:
                 if not is_topic(camera.source):
                     watch(camera)
-            while (office.filters or any(each.is_alive() for each in watchers)) and not stop.is_set():
+            while (office.filters or any(each.is_alive() for each in watchers.all)) and not stop.is_set():
                 await _pause(stop, _LOOK_S)
             await _ended(watchers, outbox, stop, until_end=until_end)
     finally:
         halt.set()
-        await asyncio.gather(*(asyncio.to_thread(watcher.join, 5) for watcher in watchers if watcher.ident))
+        await asyncio.gather(*(asyncio.to_thread(each.join, 5) for each in watchers.all if each.ident))
 
 
-async def _ended(
-    watchers: Sequence[Watcher], outbox: Outbox, stop: asyncio.Event, *, until_end: bool
-) -> None:
+class _Watchers:
+    """The cameras' threads; one whose camera lost its place to another and has ended well is forgotten."""
+
+    def __init__(self) -> None:
+        self.all: list[Watcher] = []
+        self._posted: set[Watcher] = set()
+        self._released = 0
+
+    def add(self, watcher: Watcher, *, posted: bool) -> None:
+        """Take in a camera that is about to start; `posted` where its pictures come by MQTT."""
+        gone = {each for each in self._posted if each.ident and not each.is_alive() and not each.failure}
+        self._released += len(gone)
+        self._posted -= gone
+        self.all = [each for each in self.all if each not in gone]
+        self.all.append(watcher)
+        if posted:
+            self._posted.add(watcher)
+
+    @property
+    def failures(self) -> list[str]:
+        """What went wrong, one for each camera with which it did."""
+        return [str(each.failure) for each in self.all if each.failure]
+
+    @property
+    def none_was_watched(self) -> bool:
+        """Whether there were cameras, and all of them failed."""
+        return bool(self.all) and not self._released and all(each.failure for each in self.all)
+
+
+async def _ended(watchers: _Watchers, outbox: Outbox, stop: asyncio.Event, *, until_end: bool) -> None:
     """Wait for what is to be waited for when the cameras have come to an end."""
-    failures = [str(watcher.failure) for watcher in watchers if watcher.failure]
-    if failures and len(failures) == len(watchers):
+    failures = watchers.failures
+    if watchers.none_was_watched:
         raise CamerasFailedError("; ".join(failures))
     if until_end:
         await _answered(outbox, stop)

@@ -9,9 +9,11 @@ from typing import Final
 
 from facerelay.edge.outbox import Waiting
 from facerelay.edge.roundtrip import RoundTrip
+from facerelay.topics import Hello
 
 _SILENCE: Final = 10.0
 _HELD: Final = 900.0
+_STORES: Final = 64
 
 
 @dataclass(slots=True, eq=False)
@@ -65,6 +67,7 @@ class Flights:
         self._flights: dict[str, Flight] = {}
         self._heard = self._reached = self._up_since = clock()
         self._probe_at: float | None = None
+        self._silent_since = 0.0
         self._hurry_after = 0.0
         self.bytes = 0
 
@@ -118,14 +121,12 @@ class Flights:
             self.bytes -= len(flight.face.data)
         flight.due = now + _HELD
 
-    def heard(self) -> bool:
-        """Take note of receipts, whatever they say; returns whether that ends a silence."""
+    def heard(self) -> None:
+        """Take note of receipts, whatever they say: they end a silence."""
         self._heard = self._clock()
-        ended = self.probing
-        if ended:
+        if self.probing:
             self._due_within(self._trip.overdue)
         self._probe_at = None
-        return ended
 
     def came_up(self) -> None:
         """The way is open again: what is on its way has one more round trip to be answered."""
@@ -144,13 +145,29 @@ class Flights:
 
     @property
     def probing(self) -> bool:
-        """Whether nothing at all was answered for too long."""
+        """Whether nothing at all was answered while something was overdue."""
         return self._probe_at is not None
 
     @property
     def silence(self) -> float:
         """Seconds since the last receipt."""
         return self._clock() - self._heard
+
+    @property
+    def unheard(self) -> bool:
+        """Whether faces are on their way, and nothing was answered for so long that people should know."""
+        most = max(_SILENCE, 3 * self._trip.overdue)
+        return self.probing and len(self) > 0 and self._clock() - self._silent_since > most
+
+    @property
+    def in_doubt(self) -> bool:
+        """Whether the way has just opened again, so that what is on its way may be lost."""
+        return self._clock() - self._up_since < 2 * self._trip.overdue
+
+    @property
+    def round_trip(self) -> float | None:
+        """Seconds from a face to its receipt, smoothed; None until there was one."""
+        return self._trip.mean
 
     def unsent(self) -> list[Flight]:
         """Return those whose publish failed, and whose time has come."""
@@ -179,8 +196,11 @@ class Flights:
         return found
 
     def _silent(self, unheard: list[Flight], now: float) -> bool:
+        """Whether nothing moves: to send all of it again would fill the brokers with the same faces."""
         since = max(self._heard, self._up_since, min(flight.first for flight in unheard))
-        return now - since > max(_SILENCE, 3 * self._trip.overdue)
+        if self._probe_at is None:
+            self._silent_since = since
+        return now - since > self._trip.overdue
 
     def _probe(self, unheard: list[Flight], found: Overdue, now: float) -> None:
         if self._probe_at is None:
@@ -196,6 +216,21 @@ class Flights:
         for flight in self._flights.values():
             flight.due = min(flight.due, now + random.uniform(0, seconds))  # noqa: S311 - jitter
             flight.hurried = True
+
+
+class Stores:
+    """The stores that announced themselves, as many as can be true."""
+
+    def __init__(self) -> None:
+        self._starts: dict[str, str] = {}
+
+    def began(self, hello: Hello) -> bool:
+        """Take a store's word; returns whether it began anew since it was first heard of."""
+        before = self._starts.get(hello.store)
+        if before is None and len(self._starts) >= _STORES:
+            return False
+        self._starts[hello.store] = hello.start
+        return before not in (None, hello.start)
 
 
 def _jittered(seconds: float) -> float:

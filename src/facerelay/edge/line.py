@@ -1,9 +1,8 @@
-"""Who goes next: live faces first, the best of them before the others; the backlog fills the rest."""
+"""Who goes next: live faces first, cameras in turn, each its best; the backlog fills the rest."""
 
 from __future__ import annotations
 
 import asyncio
-import heapq
 import sqlite3
 import time
 from collections import deque
@@ -11,12 +10,11 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from facerelay.edge.outbox import Outbox, Waiting
+from facerelay.edge.turns import Turns
 
 _PAGE: Final = 64
 _LIVE_S: Final = 1.0
 """A face that was not sent within this time is live no more: it joins the backlog."""
-
-_STALE: Final = 64
 
 
 class Line:
@@ -34,7 +32,7 @@ class Line:
         self._outbox = outbox
         self._clock = clock
         self._live: dict[str, tuple[float, Waiting]] = {}
-        self._best: list[tuple[float, int, str]] = []
+        self._turns = Turns()
         self._room = self._most = live_bytes
         self._page: deque[Waiting] = deque()
         self._cursor = 0
@@ -52,7 +50,7 @@ class Line:
                 continue
             self._room -= len(face.data)
             self._live[face.id] = now, face
-            heapq.heappush(self._best, (-face.quality, face.row, face.id))
+            self._turns.add(face.id, (face.site, face.camera), quality=face.quality, row=face.row)
             self._known.add(face.id)
 
     def gone(self, ids: Iterable[str]) -> None:
@@ -74,17 +72,13 @@ class Line:
         return self._most - self._room
 
     def take_live(self, room: int) -> Waiting | None:
-        """Return the best live face; None where there is none, or it has more than `room` bytes."""
+        """Return the live face whose turn it is; None if there is none, or it has more than `room` bytes."""
         self._age()
-        if not self._live:
+        face_id = self._turns.first
+        if face_id is None or len(self._live[face_id][1].data) > room:
             return None
-        while self._best[0][2] not in self._live:
-            heapq.heappop(self._best)
-        face_id = self._best[0][2]
-        if len(self._live[face_id][1].data) > room:
-            return None
-        heapq.heappop(self._best)
-        return self._leave(face_id)
+        self._turns.sent(face_id)
+        return self._forget(face_id)
 
     async def take_old(self, room: int) -> Waiting | None:
         """Return the next face of the backlog, of at most `room` bytes; None where there is none.
@@ -105,13 +99,13 @@ class Line:
                 return face
         return None
 
-    def _leave(self, face_id: str) -> Waiting | None:
-        _, face = self._live.pop(face_id, (0, None))
-        if face is not None:
-            self._room += len(face.data)
-        if len(self._best) > 2 * len(self._live) + _STALE:
-            self._best = [entry for entry in self._best if entry[2] in self._live]
-            heapq.heapify(self._best)
+    def _leave(self, face_id: str) -> Waiting:
+        self._turns.drop(face_id)
+        return self._forget(face_id)
+
+    def _forget(self, face_id: str) -> Waiting:
+        _, face = self._live.pop(face_id)
+        self._room += len(face.data)
         return face
 
     def _age(self) -> None:

@@ -7,26 +7,31 @@ import logging
 import sqlite3
 import sys
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from typing import Final, Literal
 
 from facerelay.edge.budget import NOTE, Budget
 from facerelay.edge.expiry import Expiry
-from facerelay.edge.flights import Flight, Flights
+from facerelay.edge.flights import Flight, Flights, Stores
 from facerelay.edge.line import Line
 from facerelay.edge.outbox import News, Outbox
+from facerelay.edge.pulse import Pulse
+from facerelay.edge.sent import Sent
+from facerelay.edge.silence import Silence
 from facerelay.edge.thrift import Thrift
 from facerelay.edge.window import Window
 from facerelay.mqtt import NotConnectedError
+from facerelay.seldom import Seldom
 from facerelay.topics import FaceTopic, Hello, Receipt
 
 log = logging.getLogger(__name__)
 
 _TICK: Final = 0.1
 _LIVE_WINDOWS: Final = 4
-_STORES: Final = 64
+_MOST_FACES: Final = 500
+"""In flight, however small they are: Mosquitto queues 1,000 for a client, and drops what comes beyond."""
 
 Publish = Callable[[str, bytes], Awaitable[None]]
 
@@ -48,6 +53,7 @@ class Relay:
         max_unanswered: sends in vain, while later faces were answered, after which a face is parked.
         budget: what may be sent per second and per day; none if not given.
         thrift: is told how the line copes; cameras ask it how to encode.
+        reset: makes the connections anew, for a link that is up and carries nothing.
         expire_s: a face that was chosen so long ago and still waits is dropped, counted as expired.
         clock: monotonic seconds.
     """
@@ -64,6 +70,7 @@ class Relay:
         max_unanswered: int,
         budget: Budget | None = None,
         thrift: Thrift | None = None,
+        reset: Callable[[], Awaitable[None]] | None = None,
         expire_s: float | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -80,10 +87,12 @@ class Relay:
         self._flights = Flights(overdue_s=overdue_s, max_unanswered=max_unanswered, clock=clock)
         self._connected = False
         self._link: bool | None = None
-        self._hellos: dict[str, str] = {}
+        self._stores = Stores()
         self._spare = False
-        self._sent_bytes: Counter[tuple[str, str]] = Counter()
-        self._sent: list[str] = []
+        self._sent = Sent(outbox, clock=clock)
+        self._silence = Silence(self._flights, reset=reset, clock=clock)
+        self._seldom = Seldom(log, every_s=60.0)
+        self.pulse = Pulse(outbox, flights=self._flights, window=self._window, sent=self._sent)
         self._wake = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._tasks: asyncio.TaskGroup | None = None
@@ -99,8 +108,6 @@ class Relay:
         finally:
             self._outbox.listener = None
 
-    # what happened
-
     def on_connected(self, up: bool) -> None:  # noqa: FBT001 - the shape of a session's callback
         """Take note of the session's state."""
         if up != self._connected:
@@ -111,17 +118,14 @@ class Relay:
         """Take note of the state of the link beyond the broker; None is not known."""
         if up == self._link:
             return  # it is repeated now and then, which is no news
+        self.pulse.cuts += bool(self._link and not up)
         log.info("the link to the cloud is %s", {True: "up", False: "down", None: "of unknown state"}[up])
         self._link = up
         self._on_way()
 
     def on_hello(self, hello: Hello) -> None:
         """Send again what has no receipt when a store announces itself anew: it may have lost it."""
-        before = self._hellos.get(hello.store)
-        if before is None and len(self._hellos) >= _STORES:
-            return
-        self._hellos[hello.store] = hello.start
-        if before not in (None, hello.start):
+        if self._stores.began(hello):
             self._flights.hurry()
 
     async def on_receipts(self, receipts: Iterable[Receipt]) -> None:
@@ -139,8 +143,7 @@ class Relay:
         for flight, receipt in flights:
             if flight is not None:
                 self._flights.answered(flight, held=receipt.outcome == "held")
-        if self._flights.heard():
-            log.info("receipts come again")
+        self._flights.heard()
         self._wake.set()
 
     @property
@@ -151,8 +154,7 @@ class Relay:
     @property
     def _carries(self) -> float | None:
         """Bytes per second that go, as far as anything is known to limit them."""
-        known = [rate for rate in (self._window.rate, self._budget.per_second) if rate]
-        return min(known, default=None)
+        return min((rate for rate in (self._window.rate, self._budget.per_second) if rate), default=None)
 
     def _on_commit(self, news: News) -> None:
         """From the outbox's thread: faces came, or went."""
@@ -173,8 +175,6 @@ class Relay:
         if self._open:
             self._flights.came_up()
         self._wake.set()
-
-    # sending
 
     @property
     def _open(self) -> bool:
@@ -201,7 +201,7 @@ class Relay:
 
     async def _next(self) -> Flight | None:
         """Live faces, then what is to be sent again, then the backlog."""
-        face = self._line.take_live(self._room)
+        face = self._line.take_live(self._live_room)
         while face is None and self._again:
             flight = self._again.popleft()
             if self._still(flight):
@@ -215,7 +215,14 @@ class Relay:
     @property
     def _room(self) -> int:
         """Bytes that may be sent now; one face may always be in flight, however large."""
-        return sys.maxsize if self._spare or not self.in_flight else self._window.bytes - self.in_flight
+        if self._spare or not self.in_flight:
+            return sys.maxsize
+        return self._window.bytes - self.in_flight if len(self._flights) < _MOST_FACES else 0
+
+    @property
+    def _live_room(self) -> int:
+        """Live faces may go beyond the window while what fills it may be lost: an outage has just ended."""
+        return self._room + (self._window.bytes // 4 if self._flights.in_doubt else 0)
 
     def _send(self, flight: Flight) -> None:
         assert self._tasks is not None  # noqa: S101 - only called while running
@@ -234,9 +241,8 @@ class Relay:
             return
         finally:
             flight.busy = False
-        self._sent_bytes[face.site, face.camera] += len(face.data)
+        self._sent.add(face, gone=not self._receipts)
         if not self._receipts:
-            self._sent.append(face.id)
             self._land(flight)
             self._wake.set()
 
@@ -244,19 +250,22 @@ class Relay:
         while True:
             await asyncio.sleep(_TICK)
             try:
-                await self._write_down()
+                await self._sent.write_down()
+                if note := self._budget.news():
+                    self._outbox.note(NOTE, note)
                 await self._send_overdue()
                 await self._expiry.look()
             except sqlite3.Error as error:
                 await self._bear(error)
+            await self._silence.look(link_up=self._connected and self._link is True)
             self._budget.tell()
             if self._open and not self._budget.day_is_spent:
                 self._thrift.look(self._line.live_bytes, self._carries)
             self._wake.set()
 
     async def _bear(self, error: sqlite3.Error) -> None:
-        """The disk fails: say so, and give it a moment; nothing is lost, it is tried again."""
-        log.error("the outbox: %s: see that its disk has room", error)
+        """Say that the disk fails, and give it a moment; nothing is lost, it is tried again."""
+        self._seldom.say(logging.ERROR, "disk", "the outbox: %s: see that its disk has room", error)
         await asyncio.sleep(1)
 
     async def _send_overdue(self) -> None:
@@ -265,10 +274,7 @@ class Relay:
         self._send_again(self._flights.unsent())
         if not self._receipts:
             return
-        before = self._flights.probing
         overdue = self._flights.overdue(link_up=self._link is True)
-        if overdue.probing and not before:
-            self._sound_the_alarm()
         self._send_again(overdue.send)
         if overdue.probing:
             # Beside the old face a fresh one: a window full of faces that no store answers must not stop all.
@@ -292,26 +298,8 @@ class Relay:
         self._land(flight)
         return False
 
-    def _sound_the_alarm(self) -> None:
-        log.warning(
-            "no receipt for %.0f s: is the store running, and do receipts/# come back down the link?"
-            " Nothing is lost: %d faces wait, one is sent again now and then",
-            self._flights.silence, len(self._flights),
-        )  # fmt: skip
-
     async def _park(self, flight: Flight) -> None:
         face = flight.face
         await asyncio.wrap_future(self._outbox.park(face.id, "unanswered"))
         self._land(flight)
         log.error("face %s was sent %d times and never answered, others were: parked", face.id, flight.sends)
-
-    async def _write_down(self) -> None:
-        """Write down what was sent: bytes for the books, ids where the broker's word is enough."""
-        if sent := list(self._sent):
-            await asyncio.wrap_future(self._outbox.sent(sent))
-            del self._sent[: len(sent)]
-        tally, self._sent_bytes = self._sent_bytes, Counter()
-        for (site, camera), n in tally.items():
-            self._outbox.count(site, camera, bytes=n)
-        if note := self._budget.news():
-            self._outbox.note(NOTE, note)

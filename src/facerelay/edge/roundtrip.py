@@ -35,6 +35,11 @@ class RoundTrip:
         self._mean += _ALPHA * (seconds - self._mean)
 
     @property
+    def mean(self) -> float | None:
+        """Seconds, smoothed; None until one was seen."""
+        return self._mean
+
+    @property
     def overdue(self) -> float:
         """Seconds after which a receipt is overdue."""
         if self._mean is None:

@@ -34,6 +34,7 @@ from facerelay.seldom import Seldom
 
 log = logging.getLogger(__name__)
 _seldom = Seldom(log)
+_disk = Seldom(log, every_s=60.0)
 
 _COUNT_EVERY_S: Final = 1.0
 _FIRST_PAUSE_S: Final = 0.5
@@ -200,7 +201,8 @@ class Watcher(threading.Thread):
                 self._outbox.put(sealed, chosen=chosen).result()
                 break
             except sqlite3.OperationalError as error:
-                log.error("the outbox does not take a face: %s: see that its disk has room", error)  # noqa: TRY400 - the message is for a user
+                words = "the outbox does not take a face: %s: see that its disk has room"
+                _disk.say(logging.ERROR, "disk", words, error)
                 if self._stop_event.wait(pause):
                     raise OutboxError(f"{self._outbox.path}: {error}") from error
                 pause = min(2 * pause, _LONGEST_PAUSE_S)

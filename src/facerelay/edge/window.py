@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple
 
+_START: Final = 512_000
 _GAIN: Final = 2.0
 _ROUNDS: Final = 10
 """The best rate of so many least round trips counts."""
@@ -37,15 +38,18 @@ class _Mark(NamedTuple):
 
 
 class Window:
-    """Bytes that may be in flight: `most`, until answers tell of a line on which so many would queue.
+    """Bytes that may be in flight: some at first, and as many more as are answered.
+
+    Up to `most`, until answers tell of a line on which so many would queue.
 
     Args:
-        most: bytes, at most, and until something is known.
+        most: bytes, at most.
         clock: monotonic seconds.
     """
 
     def __init__(self, *, most: int, clock: Callable[[], float]) -> None:
         self._most = most
+        self._grown = min(most, _START)
         self._clock = clock
         self._marks: dict[str, _Mark | None] = {}
         self._answered = 0
@@ -74,12 +78,14 @@ class Window:
     def answered(self, faces: Iterable[tuple[str, int]]) -> None:
         """Take note of answers that came together, as ids and bytes; the face sent last tells of the line."""
         now = self._clock()
+        before = self._answered
         last: _Mark | None = None
         for face_id, size in faces:
             self._answered += size
             mark = self._marks.pop(face_id, None)
             if mark is not None and (last is None or mark.at >= last.at):
                 last = mark
+        self._grown = min(self._most, self._grown + self._answered - before)
         self._answered_at = now
         if last is None or now <= last.at:
             return
@@ -98,7 +104,7 @@ class Window:
     def bytes(self) -> int:
         """Bytes that may be in flight now."""
         if self.rate is None:
-            return self._most
+            return self._grown
         draining = self._drained_at is not None
         span = self._trip if draining else max(_GAIN * self._trip, _SHORT_S)
         floor = self._largest * (1 if draining else _FACES)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from facerelay.link import wire
 from facerelay.link.decode import Decoder
 from facerelay.link.flight import SUBSCRIBE_ID, Flight
+from facerelay.link.heartbeat import Heartbeat
 from facerelay.link.inbox import Inbox
 from facerelay.link.wire import Ack, ConnAck, Kind, Oversize, PingResp, ProtocolError, Publish, SubAck
 from facerelay.mqtt import NotConnectedError
@@ -53,7 +54,7 @@ class Connection(asyncio.BufferedProtocol):
         inbox: Inbox,
         memory: Memory,
         max_message: int,
-        keepalive: float,
+        heartbeat: Heartbeat,
         on_oversize: Callable[[str, int], None],
         on_lost: Callable[[], None],
     ) -> None:
@@ -62,12 +63,11 @@ class Connection(asyncio.BufferedProtocol):
         self._memory = memory
         self._flight = Flight(memory.unreleased)
         self._decoder = Decoder(max_payload=max_message)
-        self._keepalive = keepalive
+        self._heartbeat = heartbeat
         self._on_oversize = on_oversize
         self._on_lost = on_lost
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._silent_beats = 0
         self._reason: Exception | None = None
         self._out: list[bytes] = []
         self._out_bytes = 0
@@ -150,7 +150,7 @@ class Connection(asyncio.BufferedProtocol):
         """Begin."""
         assert isinstance(transport, asyncio.Transport)  # noqa: S101 - create_connection makes no other
         self._transport = transport
-        self._timer = self._loop.call_later(self._keepalive / 2, self._beat)
+        self._timer = self._loop.call_later(self._heartbeat.every_s, self._beat)
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio's interface
         """Where the next bytes go."""
@@ -158,7 +158,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         """Bytes came."""
-        self._silent_beats = 0
+        self._heartbeat.heard()
         self._decoder.advance(nbytes)
         self._read()
 
@@ -189,7 +189,8 @@ class Connection(asyncio.BufferedProtocol):
         if self._stalled is None or self._inbox.full or self._transport is None or self.lost.done():
             return
         packet, self._stalled = self._stalled, None
-        self._silent_beats = 0
+        self._heartbeat.heard()
+        self._heartbeat.acknowledged()  # the broker may have, and we did not read it
         self._on_publish(packet)
         self._read()
         if self.reading:
@@ -218,7 +219,7 @@ class Connection(asyncio.BufferedProtocol):
             case ConnAck() | SubAck():
                 raise ProtocolError(f"a second {type(packet).__name__} came")
             case PingResp():
-                pass
+                self._heartbeat.answered()
 
     def _on_publish(self, packet: Publish) -> None:
         if packet.packet_id in self._unanswered:
@@ -247,7 +248,9 @@ class Connection(asyncio.BufferedProtocol):
         if ack.kind is Kind.PUBREL:
             self._memory.received.pop(ack.packet_id, None)
             self._answer(wire.pubcomp(ack.packet_id))
-        elif answer := self._flight.on_ack(ack):
+            return
+        self._heartbeat.acknowledged()
+        if answer := self._flight.on_ack(ack):
             self._answer(answer)
 
     # Writing.
@@ -296,10 +299,9 @@ class Connection(asyncio.BufferedProtocol):
         self._out_bytes = 0
 
     def _beat(self) -> None:
-        self._timer = self._loop.call_later(self._keepalive / 2, self._beat)
-        self._silent_beats += self.reading
-        if self._silent_beats > 2:  # noqa: PLR2004 - one and a half times the keep-alive, as a broker judges us
-            self.abort(ConnectionError(f"the broker was silent for {1.5 * self._keepalive:g} s"))
+        self._timer = self._loop.call_later(self._heartbeat.every_s, self._beat)
+        if fault := self._heartbeat.beat(reading=self.reading, owed=len(self._flight) > 0):
+            self.abort(ConnectionError(fault))
         else:
             self.send(wire.PINGREQ)
 

@@ -29,6 +29,10 @@ class Flight:
         self._free = deque(range(first, first + _IN_FLIGHT))
         self._waiting: deque[asyncio.Future[int]] = deque()
 
+    def __len__(self) -> int:
+        """Count the messages that were sent and not confirmed."""
+        return len(self._answers)
+
     async def take(self) -> int:
         """Return a free identifier; whoever waits for one is served in order."""
         if self._free and not self._waiting:

@@ -1,7 +1,8 @@
 """The forwarder: faces, ledgers and the link state up, receipts and stores' hellos down, nothing else."""
 
 import asyncio
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 
@@ -11,10 +12,13 @@ from facerelay.link.pipe import Pipe
 from facerelay.link.session import Session
 from facerelay.mqtt import NotConnectedError, Will
 
+_log = logging.getLogger(__name__)
+
 # A NATS server loses a retained message on who subscribes at that very moment (5 of 300 forced cases), and a
 # late will of ours may undo one: what is said again is true in the end.
 _REPEAT_S = 10.0
 _FAREWELL_S = 1.0
+_RESET_EVERY_S = 60.0
 
 
 async def forward(
@@ -31,7 +35,8 @@ async def forward(
     """Carry a site's messages between its broker and the cloud's, until cancelled.
 
     Each direction has a connection of its own on either side, so that a full window of faces cannot keep
-    receipts' acknowledgements from being read, nor the other way round.
+    receipts' acknowledgements from being read, nor the other way round. All are made anew when the edge asks
+    for it on `link/<site>/reset`, at most once a minute.
 
     Args:
         edge: The broker at the site.
@@ -76,17 +81,32 @@ async def forward(
 
     async with (
         session(edge, subscribe=up, on_state=lambda _: at_edge.look()) as edge_in,
-        sender(edge, on_state=lambda _: at_edge.look()) as edge_out,
+        sender(edge, subscribe=[(topics.reset(site), 1)], on_state=lambda _: at_edge.look()) as edge_out,
         session(cloud, subscribe=down, on_state=cloud_changed) as cloud_in,
         sender(cloud, on_state=cloud_changed) as cloud_out,
         asyncio.TaskGroup() as group,
     ):
+        group.create_task(_heed(edge_out, (edge_in, edge_out, cloud_in, cloud_out)))
         tell_edge = partial(at_edge.say, edge_out, is_up)
         tell_cloud = partial(at_cloud.say, cloud_out, lambda: True)
         group.create_task(Pipe(edge_in, cloud_out, qos=qos, retain=_retained, probe=tell_cloud).run())
         group.create_task(Pipe(cloud_in, edge_out, qos=1, retain=_retained, probe=tell_edge).run())
         group.create_task(at_edge.tell(edge_out, is_up))
         group.create_task(at_cloud.tell(cloud_out, lambda: True))
+
+
+async def _heed(orders: Session, sessions: Sequence[Session]) -> None:
+    """Drop all connections when the edge asks for it: they may be up and yet carry nothing."""
+    clock = asyncio.get_running_loop().time
+    due = clock()
+    async for message in orders:
+        message.ack()
+        if message.retain or clock() < due:
+            continue
+        due = clock() + _RESET_EVERY_S
+        _log.warning("the edge asks for it, since no receipts come: all connections are made anew")
+        for session in sessions:
+            session.reset("made anew, since no receipts come")
 
 
 class _Herald:

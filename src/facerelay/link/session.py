@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import random
-import ssl
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from types import TracebackType
@@ -12,6 +11,8 @@ from typing import Any, Self, TypeVar
 from facerelay.config import Broker
 from facerelay.link import wire
 from facerelay.link.connection import Connection, Memory
+from facerelay.link.greeting import RefusedError, see_connack, see_suback, tls_context
+from facerelay.link.heartbeat import Heartbeat
 from facerelay.link.inbox import Inbox, Message
 from facerelay.mqtt import NotConnectedError, Will
 from facerelay.seldom import Seldom
@@ -25,17 +26,6 @@ _FIRST_DELAY_S = 0.2
 _LAST_DELAY_S = 10.0
 _ANSWER_S = 10.0
 _SYSTEM_RANDOM = random.SystemRandom()
-_REFUSALS = {
-    1: "it does not speak MQTT 3.1.1",
-    2: "it does not take the client id {client_id!r}",
-    3: "its MQTT service is not available",
-    4: "the user name or password is wrong: check username and password of this broker",
-    5: "not authorised: check username and password of this broker, and its access list",
-}
-
-
-class RefusedError(Exception):
-    """The broker answered, and refused the connection or a subscription."""
 
 
 class Session:
@@ -51,7 +41,7 @@ class Session:
     Args:
         broker: Where, and as whom.
         client_id: Unique at the broker; with `clean=False` the name of the state it keeps.
-        subscribe: Topic filters and their QoS.
+        subscribe: Topic filters and their QoS. The broker may refuse `$SYS/…` and `link/<site>/reset`.
         clean: Whether the broker forgets us when we leave.
         window: Messages without acknowledgement, at most.
         window_bytes: Bytes of payload without acknowledgement from which reading stops.
@@ -60,6 +50,8 @@ class Session:
         on_state: Called on the event loop with True when connected and subscribed, False when not.
         on_oversize: Called with topic and size of a discarded message.
         keepalive: Seconds; a broker silent for one and a half times this is taken for dead.
+        stuck_s: Seconds without an acknowledgement while some are owed, after which a broker that answers
+            pings is taken for stuck, and the connection made anew.
     """
 
     def __init__(
@@ -76,6 +68,7 @@ class Session:
         on_state: Callable[[bool], None] | None = None,
         on_oversize: Callable[[str, int], None] | None = None,
         keepalive: float = 15,
+        stuck_s: float = 30,
     ) -> None:
         self._broker = broker
         self._client_id = client_id
@@ -86,9 +79,10 @@ class Session:
         self._on_state = on_state
         self._on_oversize = on_oversize
         self._keepalive = keepalive
+        self._stuck_s = stuck_s
         self._memory = Memory()
         self._inbox = Inbox(window=window, window_bytes=window_bytes)
-        self._tls = _tls_context(broker) if broker.tls else None
+        self._tls = tls_context(broker) if broker.tls else None
         self._connection: Connection | None = None
         self._up = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -96,7 +90,7 @@ class Session:
         self._closing = False
         self._hurry = asyncio.Event()
         self._seldom = Seldom(_log)
-        self.oversize = 0
+        self.oversize = self._resets = 0
 
     async def __aenter__(self) -> Self:
         """Start connecting; does not wait for it."""
@@ -128,6 +122,11 @@ class Session:
         """Messages that came and wait for their `ack`."""
         return len(self._inbox)
 
+    @property
+    def resets(self) -> int:
+        """How often a connection that stood was dropped: the broker was stuck, or by `reset`."""
+        return self._resets
+
     async def wait_connected(self) -> None:
         """Return once connected."""
         await self._up.wait()
@@ -148,6 +147,12 @@ class Session:
     def hurry(self) -> None:
         """Come back at once, for the caller knows that the loss was its own doing: the delay begins anew."""
         self._hurry.set()
+
+    def reset(self, why: str) -> None:
+        """Drop the connection, if it stands, and come back; the reason is for the log."""
+        if self._connection is not None and self._up.is_set():
+            self._resets += 1
+            self._connection.abort(ConnectionError(why))
 
     def __aiter__(self) -> Self:
         """Iterate over what comes, over all reconnects, until the session is closed."""
@@ -194,7 +199,10 @@ class Session:
 
     async def _live(self) -> str:
         """Connect, and return why the connection ended."""
-        connection = await self._dial()
+        heartbeat = Heartbeat(
+            keepalive=self._keepalive, stuck_s=self._stuck_s, clock=asyncio.get_running_loop().time
+        )
+        connection = await self._dial(heartbeat)
         self._inbox.on_space = connection.resume
         self._connection = connection
         try:
@@ -204,17 +212,18 @@ class Session:
             self._set_up(up=True)
             return await asyncio.shield(connection.lost)
         finally:
+            self._resets += heartbeat.stuck
             self._set_up(up=False)
             self._connection = None
             connection.abort(NotConnectedError("given up"))
 
-    async def _dial(self) -> Connection:
+    async def _dial(self, heartbeat: Heartbeat) -> Connection:
         def protocol() -> Connection:
             return Connection(
                 inbox=self._inbox,
                 memory=self._memory,
                 max_message=self._max_message,
-                keepalive=self._keepalive,
+                heartbeat=heartbeat,
                 on_oversize=self._discarded,
                 on_lost=lambda: self._set_up(up=False),
             )
@@ -239,9 +248,7 @@ class Session:
             )
         )
         answer = await self._answer(connection, connection.connack)
-        if answer.code:
-            why = _REFUSALS.get(answer.code, f"code {answer.code}").format(client_id=self._client_id)
-            raise RefusedError(f"the broker refused us: {why}")
+        see_connack(answer.code, client_id=self._client_id)
         if not answer.session_present:
             self._memory.received.clear()
         connection.recall()
@@ -251,11 +258,7 @@ class Session:
             return
         connection.subscribe(self._filters)
         answer = await self._answer(connection, connection.suback)
-        for (name, qos), granted in zip(self._filters, answer.granted, strict=False):
-            if granted is None:
-                raise RefusedError(f"the broker refused the subscription to {name}: check its access list")
-            if granted < qos:
-                _log.warning("%s: %s is granted at QoS %d, not %d", self._broker.url, name, granted, qos)
+        see_suback(self._broker.url, self._filters, answer.granted)
 
     async def _answer(self, connection: Connection, question: asyncio.Future[_T]) -> _T:
         """Wait for an answer, and don't blame the broker while it is us who don't read."""
@@ -288,11 +291,3 @@ class Session:
         self._seldom.say(logging.ERROR, "oversize", form, *facts)
         if self._on_oversize is not None:
             self._on_oversize(topic, size)
-
-
-def _tls_context(broker: Broker) -> ssl.SSLContext:
-    context = ssl.create_default_context(cafile=broker.ca)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    if broker.cert is not None and broker.key is not None:
-        context.load_cert_chain(broker.cert, broker.key)
-    return context

@@ -23,7 +23,9 @@ class Outbox(Section):
         description="Of waiting pictures; past it the least valuable goes first, and is counted.",
     )
     window_bytes: Annotated[int, Field(ge=10_000)] = Field(
-        512_000, title="Window", description="Bytes in flight without a receipt at most."
+        2_000_000,
+        title="Window",
+        description="Bytes in flight without a receipt at most; fewer at first, and on a line that fills up.",
     )
     overdue_s: Annotated[float, Field(gt=0, le=3600)] = Field(
         5.0,
@@ -93,7 +95,7 @@ class Store(Section):
 
     name: Slug = Field("store", title="Name", description="Of this store, in its receipts.")
     concurrency: Annotated[int, Field(ge=1, le=1024)] = Field(
-        64, title="Concurrency", description="PUTs at once, at most."
+        128, title="Concurrency", description="PUTs at once, at most."
     )
     retention_days: Annotated[float, Field(ge=0, le=36_500)] = Field(
         30,

@@ -1,0 +1,73 @@
+"""How the link does, by what the outbox sees of it: noted beside the books, and sent up with them."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from datetime import UTC, datetime
+from typing import Final
+
+from facerelay.edge.flights import Flights
+from facerelay.edge.outbox import Outbox
+from facerelay.edge.sent import Sent
+from facerelay.edge.window import Window
+from facerelay.topics import LinkHealth
+
+NOTE: Final = "link"
+"""The name under which the outbox keeps it."""
+
+BROKER_DROPPED: Final = "$SYS/broker/publish/messages/dropped"
+"""Where Mosquitto says what it dropped since it began; a NATS server has no such topic."""
+
+_MOST_S: Final = 1e9
+
+
+class Pulse:
+    """Puts the figures together.
+
+    Args:
+        outbox: knows who waits; the figures are noted there.
+        flights: knows who is on the way, and how long receipts take.
+        window: knows how much may be.
+        sent: knows what went.
+
+    Attributes:
+        cuts: how often the way to the cloud was lost.
+    """
+
+    def __init__(self, outbox: Outbox, *, flights: Flights, window: Window, sent: Sent) -> None:
+        self._outbox = outbox
+        self._flights = flights
+        self._window = window
+        self._sent = sent
+        self._broker_dropped: int | None = None
+        self.cuts = 0
+
+    def on_broker(self, payload: bytes) -> None:
+        """Take the broker's word of what it dropped; what is no number is passed over."""
+        if re.fullmatch(rb"[0-9]{1,15}", payload):
+            self._broker_dropped = int(payload)
+
+    async def take(self, *, resets: int) -> LinkHealth:
+        """Return the figures as they are now, and note them; see `LinkHealth` for what they are.
+
+        Raises:
+            sqlite3.Error: the disk fails.
+        """
+        trip = self._flights.round_trip
+        chosen = await asyncio.wrap_future(self._outbox.oldest())
+        health = LinkHealth(
+            time=datetime.now(UTC).replace(microsecond=0),
+            oldest_s=None if chosen is None else round(min(max(0.0, time.time() - chosen), _MOST_S), 1),
+            silent_s=round(self._flights.silence, 1) if self._flights.unheard else None,
+            round_trip_s=None if trip is None else round(trip, 4),
+            up_bytes_s=round(self._sent.rate),
+            in_flight=self._flights.bytes,
+            window=self._window.bytes,
+            broker_dropped=self._broker_dropped,
+            cuts=self.cuts,
+            resets=resets,
+        )
+        await asyncio.wrap_future(self._outbox.note(NOTE, health.to_bytes().decode()))
+        return health

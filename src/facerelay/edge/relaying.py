@@ -1,0 +1,143 @@
+"""An outbox with its session: faces and books go up, receipts and what stores and links say come down."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sqlite3
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Final
+
+from facerelay import topics
+from facerelay.config import Config
+from facerelay.edge.budget import Budget
+from facerelay.edge.outbox import Outbox
+from facerelay.edge.pulse import BROKER_DROPPED
+from facerelay.edge.relay import Relay
+from facerelay.edge.teller import Teller
+from facerelay.edge.thrift import Thrift
+from facerelay.mqtt import Connect, Message, NotConnectedError, Session
+from facerelay.seldom import Seldom
+
+log = logging.getLogger(__name__)
+
+_RESET_S: Final = 5.0
+_SAY_EVERY_S: Final = 60.0
+
+
+@asynccontextmanager
+async def relaying(
+    config: Config, outbox: Outbox, connect: Connect, *, thrift: Thrift | None = None
+) -> AsyncIterator[Relay]:
+    """Relay an outbox to the broker for as long as the block runs; its ledger is published meanwhile."""
+
+    def on_state(up: bool) -> None:  # noqa: FBT001 - the callback's shape
+        relay.on_connected(up)
+        teller.anew()
+        if config.direct:
+            relay.on_link(up)
+        elif not up:
+            relay.on_link(None)
+
+    async def health() -> topics.LinkHealth:
+        return await relay.pulse.take(resets=session.resets)
+
+    session = connect(
+        client_id=f"{config.site}-capture-{outbox.id[:8]}",
+        subscribe=await _downward(config, outbox),
+        clean=True,
+        window=256,
+        on_state=on_state,
+    )
+    relay = _relay(config, outbox, session, thrift)
+    teller = Teller(outbox, session, site=config.site, health=health)
+    async with session, asyncio.TaskGroup() as group:
+        parts = [
+            group.create_task(relay.run()),
+            group.create_task(_listen(session, relay)),
+            group.create_task(teller.run()),
+        ]
+        try:
+            yield relay
+            await teller.farewell()
+        finally:
+            for part in parts:
+                part.cancel()
+
+
+async def _downward(config: Config, outbox: Outbox) -> list[tuple[str, int]]:
+    """Return what to subscribe to: receipts for all whose faces wait here, and what concerns the link."""
+    owners = {(config.site, outbox.id), *await asyncio.wrap_future(outbox.owners())}
+    for site in {site for site, _ in owners} - {config.site}:
+        log.warning(
+            "faces of site %s wait in this outbox: until they are answered keep site = %r, or let the link"
+            " carry receipts/%s/# down as well", site, site, site,
+        )  # fmt: skip
+    downward = [(topics.receipts(site, owner), 1) for site, owner in sorted(owners)]
+    downward += [(topics.HELLOS, 1)]
+    if not config.direct:
+        downward += [(topics.link(config.site), 1), (BROKER_DROPPED, 0)]
+    return downward
+
+
+def _relay(config: Config, outbox: Outbox, session: Session, thrift: Thrift | None) -> Relay:
+    """Return the relay as the settings say, with a session to publish on."""
+
+    async def publish(topic: str, payload: bytes) -> None:
+        await session.publish(topic, payload, qos=config.level)
+
+    async def reset() -> None:
+        """Make the way anew; the forwarder, if there is one, is asked first."""
+        if not config.direct:
+            with suppress(NotConnectedError, TimeoutError):
+                async with asyncio.timeout(_RESET_S):
+                    await session.publish(topics.reset(config.site), b"", qos=1)
+        session.reset("made anew, since no receipts come")
+
+    hours = config.outbox.expire_hours
+    return Relay(
+        outbox,
+        topic=config.face_topic,
+        publish=publish,
+        delivery=config.delivery,
+        window_bytes=config.outbox.window_bytes,
+        overdue_s=config.outbox.overdue_s,
+        max_unanswered=config.outbox.max_unanswered,
+        budget=Budget(per_second=config.uplink.bytes_per_second, per_day=config.uplink.bytes_per_day),
+        thrift=thrift,
+        reset=reset,
+        expire_s=hours and 3600 * hours,
+    )
+
+
+async def _listen(session: Session, relay: Relay) -> None:
+    """Hand what comes down to the relay; receipts that come while the disk is at work share its next turn."""
+    seldom = Seldom(log, every_s=_SAY_EVERY_S)
+    async with asyncio.TaskGroup() as group:
+        async for message in session:
+            group.create_task(_take(message, relay, seldom))
+
+
+async def _take(message: Message, relay: Relay, seldom: Seldom) -> None:
+    try:
+        await _hear(message, relay)
+    except topics.WireError as error:
+        seldom.say(logging.WARNING, "wire", "%s: %s: ignored", topics.shown(message.topic), error)
+    except sqlite3.Error as error:
+        form = "the outbox: %s: see that its disk has room; nothing is lost, it is asked again"
+        seldom.say(logging.ERROR, "disk", form, error)
+    finally:
+        message.ack()
+
+
+async def _hear(message: Message, relay: Relay) -> None:
+    kind = message.topic.partition("/")[0]
+    if kind == "receipts":
+        await relay.on_receipts(topics.Receipts.from_bytes(message.payload).receipts)
+    elif kind == "link":
+        relay.on_link({topics.UP: True, topics.DOWN: False}.get(message.payload))
+    elif kind == "$SYS":
+        relay.pulse.on_broker(message.payload)
+    elif kind == "stores":
+        relay.on_hello(topics.Hello.from_bytes(message.payload))

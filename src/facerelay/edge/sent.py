@@ -1,0 +1,68 @@
+"""What was handed to the broker: bytes for the books and for the rate, ids where its word is enough."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter, deque
+from collections.abc import Callable
+from typing import Final
+
+from facerelay.edge.outbox import Outbox, Waiting
+
+_SPAN_S: Final = 10.0
+_STEP_S: Final = 1.0
+
+
+class Sent:
+    """Counts what was sent, and writes it down now and then.
+
+    Args:
+        outbox: where it is written.
+        clock: monotonic seconds.
+    """
+
+    def __init__(self, outbox: Outbox, *, clock: Callable[[], float]) -> None:
+        self._outbox = outbox
+        self._clock = clock
+        self._began = clock()
+        self._bytes: Counter[tuple[str, str]] = Counter()
+        self._gone: list[str] = []
+        self._steps: deque[tuple[float, int]] = deque()
+
+    def add(self, face: Waiting, *, gone: bool) -> None:
+        """Take note of a face that the broker has; `gone` where nothing more is waited for."""
+        size = len(face.data)
+        self._bytes[face.site, face.camera] += size
+        if gone:
+            self._gone.append(face.id)
+        now = self._clock()
+        if self._steps and now - self._steps[-1][0] < _STEP_S:
+            self._steps[-1] = self._steps[-1][0], self._steps[-1][1] + size
+        else:
+            self._forget(now)
+            self._steps.append((now, size))
+
+    @property
+    def rate(self) -> float:
+        """Bytes per second, over the last ten seconds or since the beginning."""
+        now = self._clock()
+        self._forget(now)
+        span = min(_SPAN_S, max(_STEP_S, now - self._began))
+        return sum(size for _, size in self._steps) / span
+
+    async def write_down(self) -> None:
+        """Write down what was sent since the last time.
+
+        Raises:
+            sqlite3.Error: the disk does not take it; ids are tried again.
+        """
+        if gone := list(self._gone):
+            await asyncio.wrap_future(self._outbox.sent(gone))
+            del self._gone[: len(gone)]
+        tally, self._bytes = self._bytes, Counter()
+        for (site, camera), n in tally.items():
+            self._outbox.count(site, camera, bytes=n)
+
+    def _forget(self, now: float) -> None:
+        while self._steps and self._steps[0][0] <= now - _SPAN_S:
+            self._steps.popleft()
