@@ -22,20 +22,21 @@ _EXIF_BYTES = 800
 
 @dataclass(frozen=True, slots=True)
 class Phase:
-    """So many faces at so many a second; at rate 0 as fast as they are taken."""
+    """So many faces at so many a second, of so many cameras in turn; at rate 0 as fast as they are taken."""
 
     name: str
     count: int
     rate: float = 0
+    cameras: int = 1
 
     @classmethod
     def parse(cls, text: str) -> Phase:
-        """Read `name:count:rate`."""
-        name, count, rate = text.split(":")
-        return cls(name, int(count), float(rate))
+        """Read `name:count:rate:cameras`."""
+        name, count, rate, cameras = text.split(":")
+        return cls(name, int(count), float(rate), int(cameras))
 
     def __str__(self) -> str:
-        return f"{self.name}:{self.count}:{self.rate:g}"
+        return f"{self.name}:{self.count}:{self.rate:g}:{self.cameras}"
 
     def due(self) -> Iterator[float]:
         """Yield the Unix time at which each face is due, beginning now; 0 is at once."""
@@ -52,13 +53,16 @@ def picture() -> bytes:
     return min((c.tobytes() for c in candidates), key=lambda data: abs(len(data) + _EXIF_BYTES - SIZE))
 
 
-def ready(count: int, *, outbox: str = "0" * 32, run: str = "0" * 8, first: int = 1) -> list[face.Sealed]:
-    """Return so many faces, encoded and sealed, each with its own id, time and number."""
+def ready(
+    count: int, *, outbox: str = "0" * 32, run: str = "0" * 8, first: int = 1, cameras: int = 1
+) -> list[face.Sealed]:
+    """Return so many faces, encoded and sealed, each with its own id, time and number; cameras in turn."""
     encoded, now = picture(), datetime.now(UTC)
     return [
         face.seal(
             face.Face(
-                id=face.new_id(), outbox=outbox, run=run, seq=first + n, site=SITE, camera=CAMERA,
+                id=face.new_id(), outbox=outbox, run=run, seq=first + n, site=SITE,
+                camera=f"{CAMERA}-{n % cameras}" if n % cameras else CAMERA,
                 time=now + timedelta(milliseconds=n), box=(400, 200, 120, 120), frame=(1280, 720),
                 score=0.9, quality=0.5, track=n,
             ),

@@ -29,7 +29,7 @@ async def main(config_path: str, offered_path: str, *phases: str) -> None:
     config = settings.load(Path(config_path))
     with open_outbox(config) as outbox:
         feeder = Feeder(outbox, Offered(Path(offered_path)))
-        plan = [(phase, feeder.make(phase.count)) for phase in map(Phase.parse, phases)]
+        plan = [(phase, feeder.make(phase.count, phase.cameras)) for phase in map(Phase.parse, phases)]
         async with relaying(config, outbox, running.connector(config)):
             say("ready")
             await feeder.warm_up()
@@ -47,9 +47,11 @@ class Feeder:
         self._pending: deque[Future[None]] = deque()
         self._made = 0
 
-    def make(self, count: int) -> list[Sealed]:
+    def make(self, count: int, cameras: int = 1) -> list[Sealed]:
         """Return ready faces of this outbox."""
-        made = ready(count, outbox=self._outbox.id, run=self._outbox.run, first=self._made + 1)
+        made = ready(
+            count, outbox=self._outbox.id, run=self._outbox.run, first=self._made + 1, cameras=cameras
+        )
         self._made += count
         return made
 
@@ -70,7 +72,7 @@ class Feeder:
                 await asyncio.sleep(wait)
             self._put(phase.name, sealed)
             if len(self._pending) >= _UNCOMMITTED:
-                await asyncio.wrap_future(self._pending.popleft())
+                await self._committed(_UNCOMMITTED // 2)
         say("given")
         self._offered.write()
         await self._answered()
@@ -81,9 +83,17 @@ class Feeder:
         self._offered.note(phase, now, sealed)
         self._pending.append(self._outbox.put(sealed, chosen=now))
 
+    async def _committed(self, count: int) -> None:
+        """Wait for the oldest; they are done in their order, so one is waited for, and all are asked."""
+        oldest = [self._pending.popleft() for _ in range(count)]
+        for future in reversed(oldest):
+            if future.done():
+                future.result()
+            else:
+                await asyncio.wrap_future(future)
+
     async def _answered(self) -> None:
-        while self._pending:
-            await asyncio.wrap_future(self._pending.popleft())
+        await self._committed(len(self._pending))
         while await asyncio.wrap_future(self._outbox.waiting()):  # noqa: ASYNC110 - the outbox has no event
             await asyncio.sleep(_LOOK_S)
 

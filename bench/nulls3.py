@@ -35,7 +35,7 @@ class Objects:
         """Return the response to a request, by its head."""
         method, path = head.split(b" ", 2)[:2]
         if method == b"PUT":
-            if path in self.seen and b"if-none-match" in head.lower():
+            if path in self.seen and b"\r\nif-none-match:" in head:
                 return _THERE
             self.seen[path] = (time.time(), _value(head, b"x-amz-content-sha256"))
             return _OK
@@ -56,8 +56,8 @@ def _found(body: bytes) -> bytes:
 
 def _value(head: bytes, name: bytes) -> bytes:
     """Return a header's value; empty where there is none."""
-    at = head.lower().find(b"\r\n" + name + b":")
-    return head[at + len(name) + 3 :].split(b"\r\n", 1)[0].strip() if at >= 0 else b""
+    _, found, rest = head.partition(b"\r\n%s:" % name)
+    return rest.partition(b"\r\n")[0].strip() if found else b""
 
 
 class Connection(asyncio.BufferedProtocol):
@@ -82,7 +82,8 @@ class Connection(asyncio.BufferedProtocol):
         """Answer whole requests."""
         self._filled += nbytes
         while (end := self._buffer.find(b"\r\n\r\n", 0, self._filled)) >= 0:
-            head = bytes(self._buffer[:end])
+            line, _, headers = bytes(self._buffer[:end]).partition(b"\r\n")
+            head = line + b"\r\n" + headers.lower()
             size = end + 4 + int(_value(head, b"content-length") or b"0")
             if size > self._filled:
                 return
