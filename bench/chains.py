@@ -19,6 +19,7 @@ from bench.processes import S3, BenchError, Process, program, python, wait_for_p
 from facerelay.commands.supervise import free_ports
 from facerelay.commands.supervise import ours as role
 
+FAR_MS = 30
 _WARM_S = 30.0
 _LISTENER = "listener {port} 127.0.0.1\nallow_anonymous true\nuser root\n"
 # What `facerelay bridge mosquitto` tells to set beside the bridge.
@@ -38,8 +39,8 @@ class Variant:
         level: `fast`, `broker` or `receipt` for ours; `qos0` or `qos1` for the plain one.
         brokers: `embedded` or `mosquitto`, on both sides.
         link: `forward`, or `bridge`, Mosquitto's own.
-        bucket: `folder`, or `s3`; for the plain chain also `synced`, a folder with an fsync for each file;
-            for ours also `null`, an S3 server that keeps nothing.
+        bucket: `folder`; `s3`, SeaweedFS; `null`, an S3 server that keeps nothing; `far`, one 30 ms away;
+            for the plain chain also `synced`, a folder with an fsync for each file.
     """
 
     level: str
@@ -56,10 +57,12 @@ class Variant:
     def name(self) -> str:
         """What the table calls it."""
         if self.plain:
-            saved = {"folder": "folder", "synced": "folder and fsync", "s3": "boto3"}[self.bucket]
+            saved = {
+                "folder": "folder", "synced": "folder and fsync", "s3": "boto3", "far": "boto3, 30 ms",
+            }[self.bucket]  # fmt: skip
             return f"plain, QoS {self.level[-1]}, {saved}"
         parts = "" if self.brokers == "embedded" else f", {self.brokers}, {self.link}"
-        where = {"s3": ", S3", "null": ", null S3"}.get(self.bucket, "")
+        where = {"s3": ", S3", "null": ", null S3", "far": ", null S3 30 ms away"}.get(self.bucket, "")
         return f"facerelay, {self.level}{parts}{where}"
 
 
@@ -141,6 +144,9 @@ def _plain(variant: Variant, phases: Sequence[Phase], start: _Starter, s3: S3 | 
     if s3 is not None:
         bucket = Objects(s3.endpoint, folder.name, folder / "puts")
         saver = python("bench.plain", "s3", cloud, qos, s3.endpoint, folder.name, folder / "puts")
+    elif variant.bucket == "far":
+        bucket = _null(start, FAR_MS)
+        saver = python("bench.plain", "s3", cloud, qos, bucket.endpoint, "faces", folder / "puts")
     start("store", saver, talks=True).hear("ready")
     feeder = start("feeder", python("bench.plain", "publish", edge, qos, offered, *phases), talks=True)
     return Chain(start.processes, feeder, bucket, offered, None)
@@ -154,26 +160,17 @@ def _ours(variant: Variant, phases: Sequence[Phase], start: _Starter, s3: S3 | N
     where = {"url": f"file://{folder}/bucket"}
     if s3 is not None:
         bucket = Objects(s3.endpoint, f"{folder.name}/faces", folder / "none")
-        where = {
-            "url": f"s3://{BUCKET}/{folder.name}", "endpoint": s3.endpoint,
-            "access_key": ACCESS_KEY, "secret_key": SECRET_KEY,
-        }  # fmt: skip
-    elif variant.bucket == "null":
-        (port,) = free_ports(1)
-        bucket = Null(f"http://127.0.0.1:{port}")
-        start("s3", python("bench.nulls3", port), talks=True).hear("ready")
-        del start.processes["s3"]  # what it uses is no part of a chain's
-        where = {
-            "url": f"s3://{BUCKET}", "endpoint": bucket.endpoint,
-            "access_key": ACCESS_KEY, "secret_key": SECRET_KEY,
-        }  # fmt: skip
+        where = on_s3(s3.endpoint, folder.name)
+    elif variant.bucket in {"null", "far"}:
+        bucket = _null(start, FAR_MS if variant.bucket == "far" else 0)
+        where = on_s3(bucket.endpoint)
     edge_url, cloud_url = (f"mqtt://127.0.0.1:{port}" for port in (edge, cloud))
-    edge_toml = _toml(
+    edge_toml = write_toml(
         folder / "edge.toml",
         {"site": SITE, **common},
         {"broker": {"url": edge_url, "data": "edge-broker"}, "cloud": {"url": cloud_url}},
     )
-    cloud_toml = _toml(
+    cloud_toml = write_toml(
         folder / "cloud.toml", common, {"broker": {"url": cloud_url, "data": "cloud-broker"}, "bucket": where}
     )
     _broker(start, "cloud-broker", cloud, cloud_toml, variant)
@@ -183,6 +180,19 @@ def _ours(variant: Variant, phases: Sequence[Phase], start: _Starter, s3: S3 | N
         start("forwarder", role("forward", "-c", str(edge_toml)))
     feeder = start("feeder", python("bench.feed", edge_toml, offered, *phases), talks=True)
     return Chain(start.processes, feeder, bucket, offered, folder / "outbox.db")
+
+
+def on_s3(endpoint: str, prefix: str = "") -> dict[str, str]:
+    """Return the settings of a bucket."""
+    url = f"s3://{BUCKET}/{prefix}".rstrip("/")
+    return {"url": url, "endpoint": endpoint, "access_key": ACCESS_KEY, "secret_key": SECRET_KEY}
+
+
+def _null(start: _Starter, delay_ms: int) -> Null:
+    (port,) = free_ports(1)
+    start("s3", python("bench.nulls3", port, delay_ms), talks=True).hear("ready")
+    del start.processes["s3"]  # what it uses is no part of a chain's
+    return Null(f"http://127.0.0.1:{port}")
 
 
 def _broker(start: _Starter, name: str, port: int, path: Path, variant: Variant) -> None:
@@ -196,7 +206,7 @@ def _broker(start: _Starter, name: str, port: int, path: Path, variant: Variant)
         start.mosquitto(name, port, _FOR_OURS)
 
 
-def _toml(path: Path, plain: Mapping[str, Any], sections: Mapping[str, Mapping[str, Any]]) -> Path:
+def write_toml(path: Path, plain: Mapping[str, Any], sections: Mapping[str, Mapping[str, Any]]) -> Path:
     """Write settings; JSON's strings are TOML's."""
     lines = [f"{key} = {json.dumps(value)}" for key, value in plain.items()]
     for name, section in sections.items():

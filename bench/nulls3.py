@@ -15,6 +15,7 @@ from bench.faces import say
 
 _BUFFER: Final = 1_048_576
 _OK: Final = b'HTTP/1.1 200 OK\r\nETag: "0"\r\nContent-Length: 0\r\n\r\n'
+_CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _THERE: Final = b"HTTP/1.1 412 Precondition Failed\r\nContent-Length: 0\r\n\r\n"
 _GONE: Final = b"HTTP/1.1 204 No Content\r\n\r\n"
 _MISSING: Final = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"
@@ -86,6 +87,8 @@ class Connection(asyncio.BufferedProtocol):
             head = line + b"\r\n" + headers.lower()
             size = end + 4 + int(_value(head, b"content-length") or b"0")
             if size > self._filled:
+                if b"\r\nexpect:" in head and self._filled == end + 4:  # as boto3 asks
+                    self._transport.write(_CONTINUE)
                 return
             self._filled -= size
             self._buffer[: self._filled] = self._buffer[size : size + self._filled]

@@ -6,6 +6,7 @@ import json
 import os
 import select
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -76,6 +77,14 @@ class Process:
         """Return what it and its children used so far."""
         used = [_usage(pid) for pid in _family(self._process.pid)]
         return Usage(sum(u.cpu_s for u in used), sum(u.peak_mb for u in used))
+
+    def pause(self) -> None:
+        """Have it stand still."""
+        self._process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Have it go on, where it stood still."""
+        self._process.send_signal(signal.SIGCONT)
 
     def end(self) -> None:
         """End it, by force if it does not listen; the end of its stdin is a word, too."""
