@@ -78,6 +78,11 @@ class Process:
         used = [_usage(pid) for pid in _family(self._process.pid)]
         return Usage(sum(u.cpu_s for u in used), sum(u.peak_mb for u in used))
 
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
     def pause(self) -> None:
         """Have it stand still."""
         self._process.send_signal(signal.SIGSTOP)
