@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,11 +18,13 @@ import obstore
 from obstore.store import ObjectStore
 
 from facerelay.cloud import keys
-from facerelay.edge import schema
+from facerelay.edge import reading
 from faults.numbered import Journal, Offered, id_of, seal
 
 _AT_ONCE: Final = 32
 _PICTURES: Final = ("faces/", "foreign/", "quarantine/")
+_ROOM_AGAIN_S: Final = 5.0
+"""How soon the outbox must take faces again when its disk has room."""
 
 
 @dataclass(slots=True)
@@ -32,14 +35,19 @@ class Findings:
         offered: faces that the feeder had.
         turned_away: those that the outbox did not take and said so: its disk was full.
         captured: those that the outbox has in its books.
-        stored: captured faces whose bytes lie in the bucket.
-        dropped: those that the outbox gave up by policy, and counted.
+        stored: captured faces whose bytes lie in the bucket, but for those that were dropped.
+        dropped: those that the outbox gave up, and counted.
+        spared: dropped ones that lie in the bucket all the same: no receipt has come in time.
+        spoilt: dropped ones for which its budget is not the reason.
+        unsaid: offered faces that are not in the books, and of which nobody heard: the feeder was killed.
         waiting: those that have no answer yet.
         parked: those that were refused, or never answered though others were.
         missing: captured, not dropped, and not in the bucket; or promised and not in the books.
         duplicates: objects beyond the first of one face.
         unequal: objects or books with other bytes than the seed's.
         denied: in the books, though the outbox had said that it did not take them.
+        unwarranted: turned away while the disk was not full.
+        replaced: how often the outbox took its file for a broken one, or for a copy: nobody damages it.
         strangers: objects of no face that was captured, or put aside as unreadable.
         closes: whether the books close, and say what the bucket says.
     """
@@ -49,21 +57,28 @@ class Findings:
     captured: int = 0
     stored: int = 0
     dropped: int = 0
+    spared: int = 0
+    spoilt: int = 0
+    unsaid: int = 0
     waiting: int = 0
     parked: int = 0
     missing: int = 0
     duplicates: int = 0
     unequal: int = 0
     denied: int = 0
+    unwarranted: int = 0
+    replaced: int = 0
     strangers: int = 0
     closes: bool = True
 
     @property
     def clean(self) -> bool:
         """Whether every face is where the promise says."""
-        faults = self.missing + self.duplicates + self.unequal + self.denied + self.strangers
+        in_the_bucket = self.missing + self.duplicates + self.unequal + self.strangers
+        in_the_outbox = self.denied + self.unwarranted + self.spoilt + self.replaced
         unanswered = self.waiting + self.parked
-        return self.closes and not faults + unanswered and self.captured == self.stored + self.dropped
+        at_fault = in_the_bucket + in_the_outbox + unanswered
+        return self.closes and not at_fault and self.captured == self.stored + self.dropped
 
     def __add__(self, other: Findings) -> Findings:
         """Sum up two runs."""
@@ -72,11 +87,29 @@ class Findings:
         return Findings(**sums, closes=self.closes and other.closes)
 
 
-async def audit(bucket: ObjectStore, outbox: Path, journal: Journal, seed: int) -> Findings:
-    """Compare."""
+async def audit(
+    bucket: ObjectStore, outbox: Path, journal: Journal, seed: int, full: Sequence[tuple[float, float]] = ()
+) -> Findings:
+    """Compare; `full` has the monotonic times between which the outbox's disk was full."""
     work = _Work(bucket, outbox, journal, seed)
     await work.read_bucket()
-    return work.result()
+    found = work.result()
+    found.unwarranted = sum(not _was_full(full, *times) for times in journal.turned_away.values())
+    found.replaced += len({path.name.removesuffix("-wal") for path in outbox.parent.glob("*.broken-*")})
+    return found
+
+
+def _was_full(full: Sequence[tuple[float, float]], begin: float, end: float) -> bool:
+    """Whether the disk was full in some of a time, or had hardly room again."""
+    return any(begin < to + _ROOM_AGAIN_S and end > since for since, to in full)
+
+
+def answered_after(outbox: Path, since: float) -> tuple[float, float]:
+    """Return how many seconds after a time, in Unix seconds, the first answer came, and the last."""
+    with closing(reading.open_books(outbox)) as db:
+        query = "SELECT min(answered) - ?1, max(answered) - ?1 FROM faces WHERE answered > ?1"
+        first, last = db.execute(query, (since,)).fetchone()
+    return round(first or 0, 1), round(last or 0, 1)
 
 
 class _Work:
@@ -89,10 +122,12 @@ class _Work:
         self._source: dict[str, Offered] = {id_of(seed, one): one for one in journal.offered.values()}
         self._objects: Counter[str] = Counter()
         self._sound: set[str] = set()
-        with closing(schema.open_books(outbox)) as db:
-            self._books = {row[0]: row[1:] for row in db.execute("SELECT id, sha256, state FROM faces")}
-            owners = [schema.owner(db), *schema.inherited(db)]
-            self._ledgers = [schema.ledger(db, owner) for owner in owners]
+        with closing(reading.open_books(outbox)) as db:
+            self._books = {
+                row[0]: row[1:] for row in db.execute("SELECT id, sha256, state, reason FROM faces")
+            }
+            owners = [reading.owner(db), *reading.inherited(db)]
+            self._ledgers = [reading.ledger(db, owner) for owner in owners]
         self._found = Findings(offered=len(journal.offered), turned_away=len(journal.turned_away))
 
     async def read_bucket(self) -> None:
@@ -125,8 +160,10 @@ class _Work:
     def result(self) -> Findings:
         """Sum up."""
         found, books = self._found, self._books
-        states = Counter(state for _, state in books.values())
-        found.captured, found.stored = len(books), len(self._sound)
+        states = Counter(state for _, state, _ in books.values())
+        gone = {face_id for face_id, (_, state, _) in books.items() if state == "dropped"}
+        found.captured, found.stored = len(books), len(self._sound - gone)
+        found.spared = len(self._sound & gone)
         found.dropped, found.waiting, found.parked = states["dropped"], states["waiting"], states["refused"]
         found.duplicates = self._objects.total() - len(self._objects)
         promised, denied = (
@@ -134,9 +171,12 @@ class _Work:
             for numbers in (self._journal.kept, self._journal.turned_away)
         )
         found.denied = len(denied & books.keys())
-        ought = {face_id for face_id, (_, state) in books.items() if state == "stored"}
+        found.spoilt = sum(state == "dropped" and why != "evicted" for _, state, why in books.values())
+        found.unsaid = len(self._source.keys() - promised - denied - books.keys())
+        found.replaced = len(self._ledgers) - 1
+        ought = {face_id for face_id, (_, state, _) in books.items() if state == "stored"}
         found.missing = len(promised - books.keys()) + len(ought - self._sound)
-        for face_id, (sha256, _) in books.items():
+        for face_id, (sha256, _, _) in books.items():
             source = self._source.get(face_id)
             found.unequal += source is None or seal(self._seed, source).sha256 != sha256
         found.closes = self._closes(states)

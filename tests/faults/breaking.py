@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Final, cast
@@ -35,6 +36,8 @@ class Breaker:
     Attributes:
         done: faults that were played, by kind.
         left_out: kinds that cannot be played here.
+        healed: when all was healed, in Unix seconds.
+        full: between which monotonic times the disk was full.
     """
 
     def __init__(
@@ -53,11 +56,21 @@ class Breaker:
         self._clock = clock
         self.done: Counter[str] = Counter()
         self.left_out: set[str] = set()
+        self.healed = 0.0
+        self.full: list[tuple[float, float]] = []
+        self._hit: Counter[str] = Counter()
 
     def possible(self, target: str) -> bool:
         """Whether there is such a thing to break."""
         there = {"link": self._link, "bucket": self._bucket, "disk": self._disk, "clock": self._clock}
         return (there | dict(self._parts)).get(target) is not None
+
+    @property
+    def bitten(self) -> Counter[str]:
+        """What each kind hit: requests, data, connections, processes; disk and clock are not in here."""
+        link = {f"link-{state}": n for state, n in self._link.bitten.items()}
+        bucket = {f"bucket-{state}": n for state, n in self._bucket.bitten.items()} if self._bucket else {}
+        return self._hit + Counter(link | bucket)
 
     async def play(self, faults: Iterable[Fault]) -> None:
         """Play a schedule, from now on; returns when all is healed."""
@@ -70,20 +83,25 @@ class Breaker:
                     continue
                 await asyncio.sleep(max(0.0, begin + fault.at - loop.time()))
                 group.create_task(self._play(fault))
+        self.healed = time.time()
 
     async def _play(self, fault: Fault) -> None:
         log.info("%7.2f s: %s for %.1f s", fault.at, fault.kind, fault.seconds)
         self.done[fault.kind] += 1
+        begin = time.monotonic()
         self._break(fault)
         try:
             await asyncio.sleep(fault.seconds)
         finally:
             self._heal(fault)
+            if fault.target == "disk":
+                self.full.append((begin, time.monotonic()))
 
     def _break(self, fault: Fault) -> None:
         how = fault.kind.partition("-")[0]
         if fault.target in self._parts:
             part = self._parts[fault.target]
+            self._hit[fault.kind] += bool(part.family())
             if how == "stop":
                 part.signal(signal.SIGSTOP)
             else:

@@ -8,6 +8,7 @@ nor that it did.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from contextlib import suppress
 from typing import Final, Literal
 
@@ -24,7 +25,11 @@ _SAID: Final = {
 
 
 class BucketProxy:
-    """Passes requests on to a port of this machine, one after another on each connection."""
+    """Passes requests on to a port of this machine, one after another on each connection.
+
+    Attributes:
+        bitten: requests that were delayed, or falsely answered, by state.
+    """
 
     def __init__(self, target: int) -> None:
         self._target = target
@@ -33,6 +38,7 @@ class BucketProxy:
         self._turn = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
+        self.bitten: Counter[State] = Counter()
         self.port = 0
 
     async def start(self) -> None:
@@ -65,6 +71,7 @@ class BucketProxy:
         try:
             while request := await _request(reader):
                 if self._state == "slow":
+                    self.bitten["slow"] += 1
                     await asyncio.sleep(_SLOW_S)
                 elif self._state == "silent" or (self._state != "up" and request.startswith(b"PUT")):
                     if not await self._break(request, writer):
@@ -87,6 +94,7 @@ class BucketProxy:
     async def _break(self, request: bytes, writer: asyncio.StreamWriter) -> bool:
         """Answer falsely; returns whether the connection goes on."""
         state, healed = self._state, self._healed
+        self.bitten[state] += 1
         self._turn = not self._turn
         if self._turn and state != "503":
             await self._carry_out(request)

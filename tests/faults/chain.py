@@ -19,7 +19,6 @@ from servers import MOSQUITTO
 
 Kind = Literal["embedded", "mosquitto"]
 TESTS: Final = Path(__file__).parent.parent
-OUTBOX_BYTES: Final = 64_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +40,10 @@ COMBINATIONS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """Where a run keeps what, and the ports between its parts; `link` leads to the cloud's broker."""
+    """Where a run keeps what, and the ports between its parts; `link` leads to the cloud's broker.
+
+    `budget` is what the outbox may hold, in bytes.
+    """
 
     folder: Path
     outbox: Path
@@ -50,6 +52,7 @@ class Places:
     bucket: dict[str, Any]
     cloud: int
     link: int
+    budget: int
 
 
 def configure(places: Places) -> tuple[Config, Config]:
@@ -59,7 +62,7 @@ def configure(places: Places) -> tuple[Config, Config]:
     values: dict[str, dict[str, Any]] = {
         "edge": {"site": SITE, "broker": {"url": urls["edge"], "data": "edge-broker"},
                  "cloud": {"url": urls["link"]},
-                 "outbox": {"path": str(places.outbox), "max_bytes": OUTBOX_BYTES}},
+                 "outbox": {"path": str(places.outbox), "max_bytes": places.budget}},
         "cloud": {"broker": {"url": urls["cloud"], "data": "cloud-broker"}, "bucket": places.bucket},
     }  # fmt: skip
     found = []

@@ -1,4 +1,4 @@
-"""A small filesystem for the outbox, in memory, that can be filled: seen by this process and its children.
+"""A small filesystem for the outbox, in memory, that can be full: seen by this process and its children.
 
 It lies in a mount namespace of our own, and so is gone with the last of us, however we end.
 """
@@ -6,38 +6,39 @@ It lies in a mount namespace of our own, and so is gone with the last of us, how
 from __future__ import annotations
 
 import ctypes
-import errno
 import os
 import subprocess
 from pathlib import Path
 from typing import Final
 
 _NEW_NAMESPACE: Final = 0x00020000  # CLONE_NEWNS of <linux/sched.h>
-_PIECE: Final = 262_144
-_PAGE: Final = 4096
+_TRIES: Final = 20
 
 
 class Disk:
     """A mounted small filesystem."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, size: int) -> None:
         self.folder = folder
-        self._ballast = folder / "ballast"
+        self._size = size
 
-    def fill(self) -> None:
-        """Leave no room."""
-        with self._ballast.open("wb", buffering=0) as file:
-            for piece in (_PIECE, _PAGE):
-                try:
-                    while True:
-                        file.write(bytes(piece))
-                except OSError as error:
-                    if error.errno != errno.ENOSPC:
-                        raise
+    def fill(self, *, leave: int = 0) -> None:
+        """Leave no room, or so many bytes: it becomes as small as what is on it, at once."""
+        for _ in range(_TRIES):
+            there = os.statvfs(self.folder)
+            try:
+                self._resize((there.f_blocks - there.f_bfree) * there.f_frsize + leave)
+            except subprocess.CalledProcessError:  # somebody has written meanwhile
+                continue
+            return
+        raise RuntimeError(f"{self.folder} cannot be made full")
 
     def free(self) -> None:
         """Give the room back."""
-        self._ballast.unlink(missing_ok=True)
+        self._resize(self._size)
+
+    def _resize(self, size: int) -> None:
+        _run("mount", "-o", f"remount,size={size}", str(self.folder))
 
     def unmount(self) -> None:
         """Take it away: its folder is a folder again."""
@@ -58,7 +59,7 @@ def mount(folder: Path, size: int) -> Disk | None:
         _run("mount", "-t", "tmpfs", "-o", f"size={size},mode=700", "facerelay-soak", str(folder))
     except (OSError, subprocess.CalledProcessError):
         return None
-    return Disk(folder)
+    return Disk(folder, size)
 
 
 def _run(*command: str) -> None:

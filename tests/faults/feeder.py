@@ -1,6 +1,6 @@
-"""Capture numbered faces at a rate and relay them, until a time; then end once each has its answer.
+"""Capture so many numbered faces at a rate and relay them; then end once each has its answer.
 
-`python -m faults.feeder CONFIG JOURNAL CLOCK SEED RATE BEGIN END`, the times as `time.monotonic()` has them.
+`python -m faults.feeder CONFIG JOURNAL CLOCK SEED RATE BEGIN COUNT`, the time as `time.monotonic()` has it.
 Started again after a kill, it goes on with the number after the last, and catches up.
 """
 
@@ -19,10 +19,12 @@ from facerelay.commands import running
 from facerelay.edge.capture import open_outbox, relaying
 from facerelay.edge.outbox import Outbox
 from faults.clock import Clock
-from faults.numbered import Offered, Writing, read_journal, seal
+from faults.numbered import Offered, Writing, after_last, seal
 
 _CATCH_UP: Final = 3
-_MOST_UNCOMMITTED: Final = 200
+MOST_UNCOMMITTED: Final = 200
+"""Faces without the outbox's word at any time: what a kill may take."""
+
 _LOOK_S: Final = 0.2
 
 
@@ -31,16 +33,16 @@ class Feeder:
 
     def __init__(self, outbox: Outbox, journal: Path, seed: int) -> None:
         self._outbox = outbox
-        self._number = read_journal(journal).next
+        self._number = after_last(journal)
         self._journal = Writing(journal)
         self._seed = seed
-        self._room = asyncio.Semaphore(_MOST_UNCOMMITTED)
+        self._room = asyncio.Semaphore(MOST_UNCOMMITTED)
 
-    async def feed(self, rate: float, begin: float, end: float) -> None:
+    async def feed(self, rate: float, begin: float, count: int) -> None:
         """Offer each number when it is due, those of the past a little faster than that."""
         async with asyncio.TaskGroup() as puts:
-            while (now := time.monotonic()) < end:
-                due = begin + self._number / rate
+            while self._number < count:
+                due, now = begin + self._number / rate, time.monotonic()
                 if due > now:
                     await asyncio.sleep(due - now)
                     continue
@@ -50,14 +52,14 @@ class Feeder:
                 await asyncio.sleep(1 / (_CATCH_UP * rate))
 
     async def _put(self, number: int) -> None:
-        outbox = self._outbox
+        outbox, begin = self._outbox, time.monotonic()
         micros = time.time_ns() // 1000
         one = Offered(number, outbox.id, outbox.run, outbox.number(), micros)
         self._journal.offered(one)
         try:
             await asyncio.wrap_future(outbox.put(seal(self._seed, one), chosen=micros / 1e6))
         except sqlite3.Error:
-            self._journal.turned_away(number)
+            self._journal.turned_away(number, begin, time.monotonic())
         else:
             self._journal.kept(number)
         finally:
@@ -75,14 +77,14 @@ class Feeder:
 
 
 async def main(words: Sequence[str]) -> None:
-    config_path, journal, clock, seed, rate, begin, end = words
+    config_path, journal, clock, seed, rate, begin, count = words
     Clock(Path(clock)).take()
     running.set_up_log(verbose=False)
     config = settings.load(Path(config_path), environ={})
     with open_outbox(config) as outbox:
         async with relaying(config, outbox, running.connector(config)):
             feeder = Feeder(outbox, Path(journal), int(seed))
-            await feeder.feed(float(rate), float(begin), float(end))
+            await feeder.feed(float(rate), float(begin), int(count))
             await feeder.answered()
 
 

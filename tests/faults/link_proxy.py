@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
+from collections import Counter
 from contextlib import suppress
 from typing import Final, Literal
 
@@ -23,6 +24,9 @@ class LinkProxy:
     `stall` carries nothing and says nothing, and goes on where it stood when healed. `dead` is the same,
     but connections of that time stay dead for ever, without a FIN, as behind a NAT that forgot them.
     `reset` ends all connections, and new ones at once. `delay` carries everything 0.3 s later.
+
+    Attributes:
+        bitten: connections and pieces of data that were held up, lost or ended, by state.
     """
 
     def __init__(self, target: int) -> None:
@@ -33,6 +37,7 @@ class LinkProxy:
         self._alive: set[_Wire] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
+        self.bitten: Counter[State] = Counter()
         self.port = 0
 
     async def start(self) -> None:
@@ -48,6 +53,7 @@ class LinkProxy:
         self._state = state
         (self._flowing.clear if state in {"stall", "dead"} else self._flowing.set)()
         if state == "reset":
+            self.bitten["reset"] += sum(not wire.dead for wire in self._alive)
             for wire in list(self._alive):
                 wire.reset()
 
@@ -69,7 +75,9 @@ class LinkProxy:
         self._alive.add(wire)
         try:
             if self._state == "reset":
+                self.bitten["reset"] += 1
                 return
+            self._see()
             await self._flowing.wait()
             if wire.dead:
                 await asyncio.get_running_loop().create_future()
@@ -85,6 +93,10 @@ class LinkProxy:
             wire.reset()
             self._alive.discard(wire)
 
+    def _see(self) -> None:
+        if not self._flowing.is_set():
+            self.bitten[self._state] += 1
+
     async def _read(self, source: asyncio.StreamReader, queue: asyncio.Queue[Piece]) -> None:
         clock = asyncio.get_running_loop().time
         while True:
@@ -97,7 +109,10 @@ class LinkProxy:
         clock = asyncio.get_running_loop().time
         while True:
             due, data = await queue.get()
-            await asyncio.sleep(max(0.0, due - clock()))
+            if due > clock():
+                self.bitten["delay"] += 1
+                await asyncio.sleep(due - clock())
+            self._see()
             await self._flowing.wait()
             if wire.dead:
                 await asyncio.get_running_loop().create_future()

@@ -86,9 +86,9 @@ class Writing:
         """The outbox has promised it."""
         self._line(f"k {number}")
 
-    def turned_away(self, number: int) -> None:
-        """The outbox could not take it, and said so."""
-        self._line(f"t {number}")
+    def turned_away(self, number: int, begin: float, end: float) -> None:
+        """The outbox could not take it, and said so: between these monotonic times."""
+        self._line(f"t {number} {begin:.3f} {end:.3f}")
 
     def _line(self, text: str) -> None:
         os.write(self._fd, f"{text}\n".encode())
@@ -96,16 +96,11 @@ class Writing:
 
 @dataclass
 class Journal:
-    """What the feeder did: all that it offered, and the outbox's word on each."""
+    """What the feeder did: all that it offered, and the outbox's word on each; the time of a no, too."""
 
     offered: dict[int, Offered] = field(default_factory=dict)
     kept: set[int] = field(default_factory=set)
-    turned_away: set[int] = field(default_factory=set)
-
-    @property
-    def next(self) -> int:
-        """The number after the last."""
-        return len(self.offered)
+    turned_away: dict[int, tuple[float, float]] = field(default_factory=dict)
 
 
 def read_journal(path: Path) -> Journal:
@@ -115,9 +110,17 @@ def read_journal(path: Path) -> Journal:
         if kind == "o":
             outbox, run, seq, micros = rest
             found.offered[number] = Offered(number, outbox, run, int(seq), int(micros))
+        elif kind == "k":
+            found.kept.add(number)
         else:
-            (found.kept if kind == "k" else found.turned_away).add(number)
+            begin, end = map(float, rest)
+            found.turned_away[number] = begin, end
     return found
+
+
+def after_last(path: Path) -> int:
+    """Return the number after the last that a journal has, without keeping what it says."""
+    return sum(kind == "o" for kind, _, _ in _lines(path))
 
 
 def _lines(path: Path) -> Iterator[tuple[str, int, list[str]]]:

@@ -5,10 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -16,7 +14,6 @@ from pathlib import Path
 from typing import Final
 
 _END_S: Final = 10.0
-_PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 # Ask Linux to kill this process when its parent dies, and become the program.
 _SHIM: Final = """
 import os, sys
@@ -106,33 +103,3 @@ def _family(pid: int) -> list[int]:
     except OSError:
         children = []
     return [pid, *(member for child in children for member in _family(int(child)))]
-
-
-class Usage:
-    """Resident memory and open files of one part over a run, sampled; its children count with it."""
-
-    def __init__(self) -> None:
-        self._samples: list[tuple[float, float, int]] = []
-
-    def sample(self, part: Part) -> None:
-        """Look once."""
-        with suppress(OSError, ValueError, IndexError):
-            pids = part.family()
-            rss = sum(int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1]) for pid in pids)
-            handles = sum(len(list(Path(f"/proc/{pid}/fd").iterdir())) for pid in pids)
-            if pids:
-                self._samples.append((time.monotonic(), rss * _PAGE / 2**20, handles))
-
-    def report(self) -> dict[str, float]:
-        """Return peaks, and medians of the first and the second half: a leak makes them differ."""
-        if not self._samples:
-            return {}
-        times, rss, handles = zip(*self._samples, strict=True)
-        middle = (times[0] + times[-1]) / 2
-        first = [n for n, at in enumerate(times) if at <= middle]
-        second = [n for n, at in enumerate(times) if at > middle] or first
-        found: dict[str, float] = {"peak_rss_mb": round(max(rss), 1), "peak_handles": max(handles)}
-        for name, half in (("first_half", first), ("second_half", second)):
-            found[f"{name}_rss_mb"] = round(statistics.median(rss[n] for n in half), 1)
-            found[f"{name}_handles"] = statistics.median(handles[n] for n in half)
-        return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -53,7 +53,12 @@ KINDS: Final = (
 )
 
 
-def schedule(seed: int, combination: str, seconds: float) -> Iterator[Fault]:
+def without(prefixes: Sequence[str]) -> tuple[Kind, ...]:
+    """Return all kinds but those whose names begin so."""
+    return tuple(kind for kind in KINDS if not kind.name.startswith(tuple(prefixes)))
+
+
+def schedule(seed: int, combination: str, seconds: float, kinds: Sequence[Kind] = KINDS) -> Iterator[Fault]:
     """Yield the faults of a run in the order of their time; a longer run of the same seed begins alike.
 
     Every kind comes once before one comes again. A part that is still broken, or hardly healed, is left
@@ -65,7 +70,7 @@ def schedule(seed: int, combination: str, seconds: float) -> Iterator[Fault]:
     at = _BEGIN_S
     while True:
         at += rng.uniform(*_GAP_S)
-        deck = deck or rng.sample(KINDS, len(KINDS))
+        deck = deck or rng.sample(kinds, len(kinds))
         kind = deck.pop()
         lasts = rng.uniform(*(kind.long if rng.random() < _LONG else kind.usual))
         if at >= seconds:
