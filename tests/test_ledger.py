@@ -271,6 +271,22 @@ def test_faces_that_were_forgotten_for_their_age_are_not_called_missing(edge: Ed
     assert "4 that are older than the books go back" in shown
 
 
+def test_a_boot_without_a_clock_makes_nothing_missing(edge: Edge) -> None:
+    """Its receipts are dated 1970, and pruned at the next start, among others that are not."""
+    for _ in range(3):
+        edge.store(edge.face())
+    edge.tamper("UPDATE faces SET answered = 300 WHERE seq = 2")
+    edge.reopen()
+    assert edge.report().missing == 0
+    assert edge.ledger("--since", "1d").exit_code == 0
+
+
+def test_the_last_day_of_the_calendar_is_a_day(edge: Edge) -> None:
+    edge.store(edge.face())
+    assert "None." in edge.ledger("--day", "9999-12-31").stdout
+    assert edge.ledger("--audit", "--until", "0001-01-01").exit_code == 0
+
+
 # a camera and a time
 
 

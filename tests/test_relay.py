@@ -139,6 +139,35 @@ def test_so_many_are_in_flight_at_most_however_small_they_are(outbox: Outbox, ma
     asyncio.run(check())
 
 
+def test_while_all_is_in_doubt_live_faces_go_beyond_by_a_quarter_and_no_more(
+    outbox: Outbox, make_face: Make
+) -> None:
+    async def check() -> None:
+        async with bench(outbox, make_face, window=10**8) as b:
+            b.relay._window._grown = 10**8
+            for _ in range(640):
+                await b.capture()
+            await b.until(625)
+            await b.pass_time(0)
+            assert len(b.wire.sent) == 625
+
+    asyncio.run(check())
+
+
+def test_two_answers_at_once_open_the_window_once(outbox: Outbox, make_face: Make) -> None:
+    async def check() -> None:
+        async with bench(outbox, make_face) as b:
+            first, second = await b.capture(), await b.capture()
+            await b.until(2)
+            await asyncio.gather(b.answer(first), b.answer(first, outcome="held"), b.answer(first))
+            assert b.relay.in_flight == len(second.data)
+            await b.answer(second)
+            assert b.relay.in_flight == 0
+            assert not b.relay._window._marks
+
+    asyncio.run(check())
+
+
 def test_live_faces_go_before_the_backlog(outbox: Outbox, make_face: Make) -> None:
     async def check() -> None:
         size = len(make_face().data)

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -127,6 +129,53 @@ def test_a_stuck_connection_is_dropped_and_the_next_one_carries(
             assert [(await take_one(source)).payload for _ in range(2)] == [b"first", b"third"]
             assert (target.resets, proxy.made) == (1, 2)
             assert "has acknowledged nothing" in caplog.text
+
+    with servers.mosquitto() as server:
+        run(go(server))
+
+
+@asynccontextmanager
+async def thin_line(port: int, *, rate: int) -> AsyncIterator[int]:
+    """Carry so many bytes a second up, and hold few of them; down as fast as they come."""
+
+    async def up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(rate // 10):
+            await asyncio.sleep(len(data) / rate)
+            writer.write(data)
+
+    async def down(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65_536):
+            writer.write(data)
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, back = await asyncio.open_connection("127.0.0.1", port)
+        try:
+            await asyncio.gather(up(reader, back), down(there, writer))
+        except ConnectionError:
+            pass
+        finally:
+            back.close()
+            writer.close()
+
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        listener.bind(("127.0.0.1", 0))
+        async with await asyncio.start_server(serve, sock=listener, limit=2048) as server:
+            yield server.sockets[0].getsockname()[1]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="what TCP holds can be asked on Linux alone")
+def test_a_face_that_takes_longer_than_the_keep_alive_arrives_all_the_same(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def go(server: servers.Server) -> None:
+        async with (
+            thin_line(server.port, rate=50_000) as port,
+            session(f"mqtt://127.0.0.1:{port}", "out", keepalive=1) as target,
+        ):
+            await target.wait_connected()
+            await target.publish("a", bytes(200_000), qos=1)
+            assert "silent" not in caplog.text
 
     with servers.mosquitto() as server:
         run(go(server))

@@ -43,6 +43,7 @@ class Pipe:
         self.now = 0.0
         self.window = Window(most=MOST, clock=lambda: self.now)
         self.in_flight = self.delivered = 0
+        self.twice = False
         self.trips: list[float] = []
         self._free = self._due = 0.0
         self._answers: list[tuple[float, str, float]] = []
@@ -59,7 +60,7 @@ class Pipe:
                 self.in_flight -= FACE
                 self.delivered += FACE
                 self.trips.append(self.now - sent)
-                self.window.answered([(face_id, FACE)])
+                self.window.answered([(face_id, FACE)] * (1 + self.twice))
             if self._due <= self.now:
                 self._due += FACE / offered
                 self._offer()
@@ -98,6 +99,13 @@ def test_the_window_grows_with_the_answers_up_to_what_is_set() -> None:
         window.sent(str(n), FACE)
         window.answered([(str(n), FACE)])
         assert window.bytes == min(2_000_000, 512_000 + (n + 1) * FACE)
+
+
+def test_a_face_that_two_stores_answer_counts_once() -> None:
+    pipe = Pipe(rate=32_000, trip=0.15)
+    pipe.twice = True
+    pipe.run(30, offered=96_000)
+    assert pipe.window.rate == pytest.approx(32_000, rel=0.15)
 
 
 def test_a_lack_of_faces_says_nothing_of_the_line() -> None:

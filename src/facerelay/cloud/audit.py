@@ -23,6 +23,7 @@ _AT_ONCE: Final = 32
 _BYTES_AT_ONCE: Final = 64_000_000
 _ANY: Final = Limits(bytes=60_000_000, pixels=500_000_000)
 _TICK: Final = timedelta(microseconds=1)
+_FIRST: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _HOURS: Final = 24
 
 STRAY: Final = "stray"
@@ -144,7 +145,7 @@ async def _prefixes(bucket: Bucket, span: Span) -> AsyncIterator[str]:
         yield "/".join(parts)
         return
     first = keys.day(span.start) if span.start else ""
-    last = keys.day(span.end - _TICK) if span.end else "9999-99-99"
+    last = keys.day(max(span.end, _FIRST) - _TICK) if span.end else "9999-99-99"
     async for date in keys.dates(
         bucket, site=span.site, camera=span.camera, wanted=lambda day: first <= day <= last
     ):

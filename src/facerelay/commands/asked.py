@@ -14,6 +14,7 @@ from facerelay.face import SLUG
 from facerelay.settings import ConfigError
 from facerelay.span import MomentError, Span, moment, written
 
+_LAST_DAY = datetime(9999, 12, 31, tzinfo=UTC)
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -50,7 +51,7 @@ def span_of(
         if start or end:
             raise ConfigError("--day is a range of its own: leave out --since and --until")
         start = day.replace(tzinfo=UTC)
-        end = start + timedelta(days=1)
+        end = start + timedelta(days=1) if start < _LAST_DAY else None
     if start and end and start >= end:
         raise ConfigError(f"--since ({written(start)}) is not before --until ({written(end)}), UTC")
     if camera is None:

@@ -38,7 +38,8 @@ class StuckError(Exception):
     def __init__(self, waiting: int) -> None:
         super().__init__(
             f"{waiting} faces wait and nothing moved for {_STUCK_S:.0f} s: they are safe in the outbox;"
-            " see that the brokers, the forwarder and the store run (`facerelay doctor`)"
+            " see that the brokers, the forwarder and the store run (`facerelay doctor`); a spent"
+            " uplink.bytes_per_day holds them until midnight, UTC"
         )
         self.waiting = waiting
 

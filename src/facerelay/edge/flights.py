@@ -65,14 +65,20 @@ class Flights:
         self._max_unanswered = max_unanswered
         self._clock = clock
         self._flights: dict[str, Flight] = {}
-        self._heard = self._reached = self._up_since = clock()
+        self._heard = self._reached = self._up_since = self._whole_since = clock()
         self._probe_at: float | None = None
         self._silent_since = 0.0
         self._hurry_after = 0.0
+        self._held = 0
         self.bytes = 0
 
     def __len__(self) -> int:
         return len(self._flights)
+
+    @property
+    def open(self) -> int:
+        """How many fill the window."""
+        return len(self._flights) - self._held
 
     def get(self, face_id: str, sha256: str | None = None) -> Flight | None:
         """Return the flight of a face; None too if it has other bytes than these."""
@@ -87,7 +93,11 @@ class Flights:
 
     def land(self, flight: Flight) -> None:
         """It has its answer: the window opens."""
-        if self._flights.pop(flight.face.id, None) and not flight.held:
+        if self._flights.pop(flight.face.id, None) is None:
+            return
+        if flight.held:
+            self._held -= 1
+        else:
             self.bytes -= len(flight.face.data)
 
     def sent(self, flight: Flight) -> None:
@@ -111,13 +121,16 @@ class Flights:
         once = flight.sends == 1 or self.probing
         self._reached = max(self._reached, flight.last if once else flight.first)
         took = now - flight.first
-        # A face sent twice tells a round trip only where that is longer than we thought, as on a slow link.
-        if not flight.held and (flight.sends == 1 or (took > self._trip.overdue and not self.probing)):
+        # A face sent twice tells a round trip only where that is longer than we thought, as on a slow link;
+        # and none does through whose time the way was shut, or a store was gone.
+        told = flight.sends == 1 or (took > self._trip.overdue and not self.probing)
+        if told and not flight.held and flight.first >= self._whole_since:
             self._trip.seen(took)
         if not held:
             self.land(flight)
-        elif not flight.held:
+        elif not flight.held and self.get(flight.face.id) is flight:
             flight.held = True
+            self._held += 1
             self.bytes -= len(flight.face.data)
         flight.due = now + _HELD
 
@@ -130,18 +143,19 @@ class Flights:
 
     def came_up(self) -> None:
         """The way is open again: what is on its way has one more round trip to be answered."""
-        self._up_since = self._clock()
+        self._up_since = self._whole_since = self._clock()
         for flight in self._flights.values():
             if flight.held:
                 flight.due = max(flight.due, self._up_since)
             else:
-                flight.due = self._up_since + (_jittered(self._trip.overdue) if flight.sends else 0)
+                flight.due = self._up_since + (_jittered(self._trip.anew) if flight.sends else 0)
 
     def hurry(self) -> None:
         """A store began anew and may have lost what it had; one that stumbles must not have us flood it."""
+        self._whole_since = self._clock()
         if self._clock() >= self._hurry_after:
-            self._hurry_after = self._clock() + self._trip.overdue
-            self._due_within(self._trip.overdue / 4)
+            self._hurry_after = self._clock() + self._trip.anew
+            self._due_within(self._trip.anew / 4)
 
     @property
     def probing(self) -> bool:

@@ -147,7 +147,7 @@ class Jobs:
             self.tally.picture(-parked[1])
             return
         (face_id,) = db.execute(
-            "SELECT id FROM faces WHERE state = 'waiting' ORDER BY CAST(quality * 64 AS INTEGER), row LIMIT 1"
+            "SELECT id FROM faces WHERE state = 'waiting' ORDER BY CAST(quality * 16 AS INTEGER), row LIMIT 1"
         ).fetchone()
         self.move(db, face_id, "dropped", "evicted")
 

@@ -113,6 +113,11 @@ def cameras(db: sqlite3.Connection) -> list[tuple[str, str]]:
     return db.execute("SELECT DISTINCT site, camera FROM counts ORDER BY 1, 2").fetchall()
 
 
+def runs(db: sqlite3.Connection, outbox: str) -> set[str]:
+    """Return the openings of an outbox that faces in its books come from."""
+    return {run for (run,) in db.execute("SELECT DISTINCT run FROM faces WHERE outbox = ?", (outbox,))}
+
+
 def unlisted(db: sqlite3.Connection, outbox: str) -> int:
     """Return how many captured faces of an outbox the books know by count alone."""
     (rows,) = db.execute("SELECT count(*) FROM faces WHERE outbox = ?", (outbox,)).fetchone()
@@ -133,7 +138,8 @@ def gaps(db: sqlite3.Connection, outbox: str, span: Span, *, kept_since: datetim
     first = _stamp(span.start) if span.start else ""
     last = _stamp(span.end) if span.end else "~"
     known = _stamp(kept_since)
-    most_gone = unlisted(db, outbox)  # a transaction that was undone may leave out rows, and counts nothing
+    # What was undone may leave out rows, and counts nothing; what was pruned is gone for its age.
+    most_gone = max(0, unlisted(db, outbox) - _counted(db, outbox, "pruned"))
     named: list[Gap] = []
     count = gone = 0
     for before, after in pairwise(_numbers(db, outbox)):

@@ -143,6 +143,7 @@ class Relay:
         for flight, receipt in flights:
             if flight is not None:
                 self._flights.answered(flight, held=receipt.outcome == "held")
+                self._window.gone(flight.face.id)  # it may have been sent again meanwhile
         self._flights.heard()
         self._wake.set()
 
@@ -217,12 +218,13 @@ class Relay:
         """Bytes that may be sent now; one face may always be in flight, however large."""
         if self._spare or not self.in_flight:
             return sys.maxsize
-        return self._window.bytes - self.in_flight if len(self._flights) < _MOST_FACES else 0
+        return self._window.bytes - self.in_flight if self._flights.open < _MOST_FACES else 0
 
     @property
     def _live_room(self) -> int:
         """Live faces may go beyond the window while what fills it may be lost: an outage has just ended."""
-        return self._room + (self._window.bytes // 4 if self._flights.in_doubt else 0)
+        more = self._flights.in_doubt and self._flights.open < _MOST_FACES * 5 // 4
+        return self._room + (self._window.bytes // 4 if more else 0)
 
     def _send(self, flight: Flight) -> None:
         assert self._tasks is not None  # noqa: S101 - only called while running

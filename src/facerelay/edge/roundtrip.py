@@ -46,6 +46,11 @@ class RoundTrip:
             return self._first
         return min(max(self._mean + _DEVIATIONS * self._variation, self._least), self._most)
 
+    @property
+    def anew(self) -> float:
+        """Seconds after which a receipt is overdue on a way that has just opened: it may be a quicker one."""
+        return min(self.overdue, self._first)
+
     def after(self, sends: int) -> float:
         """Return the wait after so many sends of one face: doubled each time."""
         return min(self.overdue * 2.0 ** min(sends - 1, _DOUBLINGS), self._most)

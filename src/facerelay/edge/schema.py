@@ -41,7 +41,7 @@ CREATE TABLE counts (
 INDICES: Final = """
 CREATE INDEX IF NOT EXISTS faces_line ON faces (row, outbox, site, camera, size, state)
   WHERE state = 'waiting';
-CREATE INDEX IF NOT EXISTS faces_worth ON faces (CAST(quality * 64 AS INTEGER), row)
+CREATE INDEX IF NOT EXISTS faces_rank ON faces (CAST(quality * 16 AS INTEGER), row)
   WHERE state = 'waiting';
 CREATE INDEX IF NOT EXISTS faces_refused ON faces (row) WHERE state = 'refused';
 CREATE INDEX IF NOT EXISTS faces_answered ON faces (outbox, site, camera, answered, chosen, state)
@@ -49,7 +49,7 @@ CREATE INDEX IF NOT EXISTS faces_answered ON faces (outbox, site, camera, answer
 """
 """No query reads rows in vain, however many were answered or wait; and each index grows at few places."""
 
-_FORMER: Final = ("faces_waiting", "faces_value", "faces_camera")
+_FORMER: Final = ("faces_waiting", "faces_value", "faces_camera", "faces_worth")
 """Indices of earlier versions."""
 
 
@@ -126,4 +126,10 @@ def prune(db: sqlite3.Connection, before: float) -> None:
     pictures = f"DELETE FROM pictures WHERE row IN (SELECT row FROM faces WHERE {old})"  # noqa: S608 - words of ours
     for camera in db.execute("SELECT DISTINCT outbox, site, camera FROM counts").fetchall():
         db.execute(pictures, (*camera, before))
-        db.execute(f"DELETE FROM faces WHERE {old}", (*camera, before))  # noqa: S608 - as above
+        n = db.execute(f"DELETE FROM faces WHERE {old}", (*camera, before)).rowcount  # noqa: S608 - as above
+        if n:
+            db.execute(
+                "INSERT INTO counts VALUES (?, ?, ?, 'pruned', ?)"
+                " ON CONFLICT DO UPDATE SET n = n + excluded.n",
+                (*camera, n),
+            )

@@ -81,8 +81,10 @@ class Window:
         before = self._answered
         last: _Mark | None = None
         for face_id, size in faces:
+            if face_id not in self._marks:
+                continue  # answered already, by another store
             self._answered += size
-            mark = self._marks.pop(face_id, None)
+            mark = self._marks.pop(face_id)
             if mark is not None and (last is None or mark.at >= last.at):
                 last = mark
         self._grown = min(self._most, self._grown + self._answered - before)

@@ -1,7 +1,13 @@
 """Whether the broker is still there, and whether it does its work."""
 
+import asyncio
+import sys
 from collections import deque
 from collections.abc import Callable
+
+if sys.platform == "linux":
+    import fcntl
+    import termios
 
 _SILENT_BEATS = 2
 _UNANSWERED = 64
@@ -68,3 +74,15 @@ class Heartbeat:
         self._silent_beats += reading
         self._pings.append(self._progress if owed else None)
         return None
+
+
+def unconfirmed(transport: asyncio.Transport | None) -> int:
+    """Return how many bytes the other side's TCP has not confirmed; 0 where that cannot be asked.
+
+    A message that takes longer than a keep-alive keeps pings and their answers waiting behind it: as long as
+    it goes out, the other side lives.
+    """
+    if transport is None or sys.platform != "linux":
+        return 0
+    left = fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, bytes(4))
+    return int.from_bytes(left, sys.byteorder) + transport.get_write_buffer_size()
