@@ -104,11 +104,11 @@ class Chain:
 def running(variant: Variant, phases: Sequence[Phase], folder: Path, s3: S3 | None) -> Iterator[Chain]:
     """Run a chain, ready to be warmed up; its processes end with the context."""
     with ExitStack() as stack:
-        start = _Starter(folder, stack)
+        start = Starter(folder, stack)
         yield (_plain if variant.plain else _ours)(variant, phases, start, s3)
 
 
-class _Starter:
+class Starter:
     """Starts processes that end with the stack, the last first."""
 
     def __init__(self, folder: Path, stack: ExitStack) -> None:
@@ -119,6 +119,7 @@ class _Starter:
     def __call__(
         self, name: str, command: Sequence[str], *, port: int | None = None, talks: bool = False
     ) -> Process:
+        """Start a process; with a port, return once it listens."""
         process = Process(name, command, self.folder / f"{name}.log", talks=talks)
         self._stack.callback(process.end)
         self.processes[name] = process
@@ -127,12 +128,13 @@ class _Starter:
         return process
 
     def mosquitto(self, name: str, port: int, conf: str) -> Process:
+        """Start a Mosquitto with more lines of configuration."""
         path = self.folder / f"{name}.conf"
         path.write_text(_LISTENER.format(port=port) + conf, encoding="utf-8")
         return self(name, [program("mosquitto"), "-c", str(path)], port=port)
 
 
-def _plain(variant: Variant, phases: Sequence[Phase], start: _Starter, s3: S3 | None) -> Chain:
+def _plain(variant: Variant, phases: Sequence[Phase], start: Starter, s3: S3 | None) -> Chain:
     edge, cloud = free_ports(2)
     qos, folder, offered = variant.level[-1], start.folder, start.folder / "offered"
     start.mosquitto("cloud-broker", cloud, "")
@@ -152,7 +154,7 @@ def _plain(variant: Variant, phases: Sequence[Phase], start: _Starter, s3: S3 | 
     return Chain(start.processes, feeder, bucket, offered, None)
 
 
-def _ours(variant: Variant, phases: Sequence[Phase], start: _Starter, s3: S3 | None) -> Chain:
+def _ours(variant: Variant, phases: Sequence[Phase], start: Starter, s3: S3 | None) -> Chain:
     edge, cloud = free_ports(2)
     folder, offered = start.folder, start.folder / "offered"
     common = {"delivery": variant.level}
@@ -188,14 +190,14 @@ def on_s3(endpoint: str, prefix: str = "") -> dict[str, str]:
     return {"url": url, "endpoint": endpoint, "access_key": ACCESS_KEY, "secret_key": SECRET_KEY}
 
 
-def _null(start: _Starter, delay_ms: int) -> Null:
+def _null(start: Starter, delay_ms: int) -> Null:
     (port,) = free_ports(1)
     start("s3", python("bench.nulls3", port, delay_ms), talks=True).hear("ready")
     del start.processes["s3"]  # what it uses is no part of a chain's
     return Null(f"http://127.0.0.1:{port}")
 
 
-def _broker(start: _Starter, name: str, port: int, path: Path, variant: Variant) -> None:
+def _broker(start: Starter, name: str, port: int, path: Path, variant: Variant) -> None:
     if variant.brokers == "embedded":
         start(name, role("broker", "-c", str(path)), port=port)
     elif variant.link == "bridge" and name == "edge-broker":

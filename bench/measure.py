@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 from bench.chains import Chain, Variant, running
 from bench.faces import Phase, read_offered
 from bench.processes import S3, Usage
+
+Run = Callable[[Variant, Sequence[Phase], Path, S3 | None], AbstractContextManager[Chain]]
 
 _QUIET_S = 2.0
 _LOOK_S = 0.2
@@ -50,14 +52,16 @@ class Result:
         return self.phase.count - self.stored
 
 
-def measure(variant: Variant, phases: Sequence[Phase], folder: Path, s3: S3 | None) -> list[Result]:
-    """Run a chain through its phases, and return what each gave.
+def measure(
+    variant: Variant, phases: Sequence[Phase], folder: Path, s3: S3 | None, *, run: Run = running
+) -> list[Result]:
+    """Run a chain through its phases, and return what each gave; `run` puts it together.
 
     Raises:
         BenchError: a part failed, or a face came that was not offered.
     """
     folder.mkdir()
-    with running(variant, phases, folder, s3) as chain:
+    with run(variant, phases, folder, s3) as chain:
         chain.warm()
         used = [_play(chain, phases, at) for at in range(len(phases))]
         return [_result(variant, phase, chain, usage) for phase, usage in zip(phases, used, strict=True)]

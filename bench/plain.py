@@ -1,6 +1,7 @@
-"""The plain chain's own two programs: a publisher, and a subscriber that saves each face in its callback.
+"""The plain chain's own programs: a publisher, and a subscriber that saves each face in its callback.
 
 `python -m bench.plain publish PORT QOS OFFERED PHASE…`
+`python -m bench.plain forward EDGE CLOUD QOS`, in place of the edge broker's bridge
 `python -m bench.plain folder PORT QOS FOLDER`, or `synced` for an fsync each
 `python -m bench.plain s3 PORT QOS ENDPOINT PREFIX LOG`
 
@@ -56,6 +57,21 @@ def publish(port: str, qos: str, offered_path: str, *phases: str) -> None:
         offered.write()
         say("answered")
     threading.Event().wait()
+
+
+def forward(edge: str, cloud: str, qos: str) -> None:
+    """Publish to the cloud, in the callback, what comes from the edge."""
+    there, here = _client(cloud), _client(edge)
+
+    def on_message(_client: mqtt.Client, _: object, message: mqtt.MQTTMessage) -> None:
+        there.publish(message.topic, message.payload, int(qos))
+
+    here.on_message = on_message
+    here.subscribe(TOPIC, int(qos))
+    there.loop_start()
+    _lines()
+    say("ready")
+    here.loop_forever()
 
 
 def save_in_folder(port: str, qos: str, folder: str, *, synced: bool = False) -> None:
@@ -128,6 +144,7 @@ def _lines() -> threading.Event:
 if __name__ == "__main__":
     commands: dict[str, Callable[..., None]] = {
         "publish": publish,
+        "forward": forward,
         "folder": save_in_folder,
         "synced": partial(save_in_folder, synced=True),
         "s3": save_in_s3,

@@ -163,10 +163,11 @@ def wait_for_port(port: int, process: Process) -> None:
 
 @dataclass(frozen=True, slots=True)
 class S3:
-    """A running SeaweedFS."""
+    """A running SeaweedFS: its S3 API, its process, and its filer, which knows when each object came."""
 
     endpoint: str
     process: Process
+    filer: str
 
 
 @contextmanager
@@ -193,7 +194,7 @@ def seaweedfs(folder: Path) -> Iterator[S3]:
         wait_for_port(s3, process)
         endpoint = f"http://127.0.0.1:{s3}"
         _make_bucket(endpoint, process)
-        yield S3(endpoint, process)
+        yield S3(endpoint, process, f"http://127.0.0.1:{filer}")
     finally:
         process.end()
 
