@@ -8,7 +8,7 @@ MEDIA ?= $(FACERELAY_MEDIA)
 SECONDS ?= 1800
 SEED ?= 1
 
-.PHONY: demo test check bench bench-eyes soak test-setup clean
+.PHONY: demo test check docs bench bench-eyes soak test-setup machine-setup test-containers container-setup clean
 
 demo: $(VENV)/.demo
 	$(BIN)/facerelay demo $(DEMO)
@@ -21,6 +21,10 @@ check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# The site, into build/site; a link that leads nowhere fails. REPO_URL says where the repository is to be read.
+docs: $(VENV)/.dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 bench: $(VENV)/.dev
 	$(BIN)/python -m bench.chain $(BENCH)
 
@@ -31,10 +35,26 @@ bench-eyes: $(VENV)/.dev
 soak: $(VENV)/.dev
 	@PYTHONPATH=tests $(BIN)/python -m faults.soak --seconds $(SECONDS) --seed $(SEED) $(SOAK)
 
+# Builds the images, runs all of it in containers, kills each one and cuts the line for WAN_SECONDS (20). BASE_IMAGES
+# names a program that makes the base images where no registry answers. TEST_CONTAINERS=must fails where 1 skips.
+test-containers: $(VENV)/.dev
+	TEST_CONTAINERS="$${TEST_CONTAINERS:-1}" FACERELAY_MEDIA="$(MEDIA)" $(BIN)/pytest --durations=10 tests/containers $(TESTS)
+
+# A container engine from Debian, and Compose: needs root.
+container-setup:
+	apt-get update
+	apt-get install -y --no-install-recommends docker.io docker-compose containerd runc iptables nftables debootstrap
+	sysctl -q -w net.ipv4.ip_forward=1
+
+# What the tests of the cloud machine's file need; an SSH server among them, so it is kept apart. Needs root.
+machine-setup:
+	apt-get update
+	apt-get install -y --no-install-recommends cloud-init openssh-server nftables iproute2 docker-compose git openssl
+
 # What tests need and pip cannot install: needs root.
 test-setup:
 	apt-get update
-	apt-get install -y --no-install-recommends mosquitto mosquitto-clients python3-gi \
+	apt-get install -y --no-install-recommends mosquitto mosquitto-clients s3fs fuse openssl chromium fonts-dejavu-core python3-gi \
 	  gir1.2-gst-rtsp-server-1.0 gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-ugly
 
 $(VENV)/.demo: pyproject.toml constraints.txt

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from facerelay import __version__, settings
-from facerelay.commands import running
+from facerelay.commands import running, vitals
 from facerelay.commands.asked import span_of, span_options
 from facerelay.commands.entry import Commands, settings_options, with_settings
 from facerelay.config import Config
@@ -97,9 +97,13 @@ def capture(known: Config, *, until_end: bool, preview: bool) -> None:
 
     if not known.camera:
         raise settings.ConfigError("no camera: add a [[camera]] with a name and a source")
-    connect = running.connector(known)
+    connect = vitals.Sessions(known)
     with previewing(known.preview, wanted=preview) as observe:
-        running.run(lambda stop: role(known, connect, stop=stop, until_end=until_end, observe=observe))
+        running.run(
+            lambda stop: vitals.beside(
+                role(known, connect, stop=stop, until_end=until_end, observe=observe), connect.look
+            )
+        )
 
 
 @main.command()
@@ -108,8 +112,8 @@ def broker(known: Config) -> None:
     """Run the embedded MQTT broker at this side's address."""
     from facerelay.link.broker import run_broker  # noqa: PLC0415 - a command loads what it needs
 
-    most = known.limits.message_bytes
-    running.run(lambda stop: running.until(stop, run_broker(known.broker, max_message=most)))
+    work = run_broker(known.broker, max_message=known.limits.message_bytes)
+    running.run(lambda stop: running.until(stop, vitals.beside(work, vitals.broker(known))))
 
 
 @main.command()
@@ -125,7 +129,7 @@ def forward(known: Config) -> None:
         qos=known.level, delivery=known.delivery, window=known.forward.window,
         max_message=known.limits.message_bytes,
     )  # fmt: skip
-    running.run(lambda stop: running.until(stop, work))
+    running.run(lambda stop: running.until(stop, vitals.forwarding(known, work)))
 
 
 @main.command()
@@ -138,7 +142,9 @@ def store(known: Config) -> None:
         raise settings.ConfigError(
             "no bucket: add a [bucket] section with its url (is this the cloud's file?)"
         )
-    running.run(lambda stop: running.until(stop, serve_store(known, running.connector(known))))
+    connect = vitals.Sessions(known)
+    work = vitals.beside(serve_store(known, connect), connect.look, vitals.bucket(known))
+    running.run(lambda stop: running.until(stop, work))
 
 
 @main.command()
@@ -147,7 +153,7 @@ def gallery(known: Config) -> None:
     """Show the latest faces of the bucket on a page, on loopback."""
     from facerelay.cloud.gallery import serve_gallery  # noqa: PLC0415 - a command loads what it needs
 
-    running.run(lambda stop: running.until(stop, serve_gallery(known)))
+    running.run(lambda stop: running.until(stop, vitals.beside(serve_gallery(known), vitals.page(known))))
 
 
 @main.command()
@@ -238,6 +244,23 @@ def get(known: Config, keys: tuple[str, ...], output: Path) -> None:
     from facerelay.commands.objects import fetch  # noqa: PLC0415 - a command loads what it needs
 
     asyncio.run(fetch(known, keys, output))
+
+
+@main.command()
+@with_settings
+@click.argument("names", nargs=-1, required=True, metavar="KEY...")
+@click.option("--for", "lasts", default="1h", show_default=True, metavar="TIME", help="30m, 12h; at most 7d.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line: key, url, expires.")
+@click.option("--endpoint", metavar="URL", help="The bucket as others reach it, if not by bucket.endpoint.")
+def share(known: Config, *, names: tuple[str, ...], lasts: str, endpoint: str | None, as_json: bool) -> None:
+    """Print an http link to a face, by its key or its id: whoever has it sees the face, until it ends.
+
+    The link is signed with the bucket's key, and needs no public bucket. It cannot be called back, but
+    it dies with its face (`facerelay erase`) and with the key that signed it.
+    """
+    from facerelay.commands.share import share as work  # noqa: PLC0415 - a command loads what it needs
+
+    asyncio.run(work(known, names, lasts, endpoint=endpoint, as_json=as_json))
 
 
 @main.command()

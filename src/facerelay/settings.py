@@ -18,7 +18,7 @@ from pydantic_core import ErrorDetails
 from facerelay.config import Config
 
 PREFIX: Final = "FACERELAY_"
-_NOT_SETTINGS: Final = {"FACERELAY_MEDIA", "FACERELAY_CONFIG"}
+_NOT_SETTINGS: Final = {"FACERELAY_MEDIA", "FACERELAY_CONFIG", "FACERELAY_ALIVE"}
 _MAX_CONFIG_BYTES: Final = 1_000_000
 EDGE: Final = (
     "site", "delivery", "qos", "direct", "broker", "cloud", "topics", "limits", "camera", "detect",
@@ -43,7 +43,7 @@ def load(path: Path | None, *, flags: Sequence[str] = (), environ: Mapping[str, 
         ConfigError: a file that cannot be read, a wrong key or value.
     """
     values = _read(path) if path else {}
-    for name, value in (os.environ if environ is None else environ).items():
+    for name, value in sorted((os.environ if environ is None else environ).items(), key=_in_order):
         if name.startswith(PREFIX) and name not in _NOT_SETTINGS:
             _put(values, name.removeprefix(PREFIX).lower().split("__"), value, name)
     for flag in flags:
@@ -57,6 +57,11 @@ def load(path: Path | None, *, flags: Sequence[str] = (), environ: Mapping[str, 
         where = str(path) if path else "the settings"
         raise ConfigError("\n".join(f"{where}: {_explain(fault)}" for fault in error.errors())) from None
     return _beside(config, path.parent) if path else config
+
+
+def _in_order(variable: tuple[str, str]) -> list[str]:
+    """Sort a variable by its name, numbers by their value: an environment has no order, cameras have one."""
+    return [step.zfill(9) for step in variable[0].split("__")]
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
+from obstore.exceptions import BaseError
 from obstore.store import AzureStore, GCSStore, MemoryStore, S3Store
 
 from facerelay import config
@@ -70,7 +71,7 @@ def open_bucket(settings: config.Bucket, *, quick: bool = False) -> Bucket:
         raise _wrong(f"bucket.url begins with {parts.scheme!r}: known are file, s3, gs, az, memory")
     try:
         store = openers[parts.scheme](settings)
-    except (ValueError, OSError) as error:
+    except (BaseError, ValueError, OSError) as error:
         raise _wrong(f"bucket.url or one of its settings: {error}") from error
     return ObjectBucket(store, url=settings.url, quick=_quick(settings) if quick else None)
 

@@ -172,7 +172,7 @@ class Keeper:
             return None
         if error.face is not None:
             return await self._refuse(topic, payload, error.face, error.reason)
-        await self._set_aside(topic, payload, error.reason)
+        await self._set_aside(topic, payload, error.reason, why=str(error))
         return None
 
     async def _foreign(self, topic: str, payload: bytes) -> None:
@@ -192,10 +192,12 @@ class Keeper:
         self.counters.refused[reason] += 1
         return _answer(face, hashlib.sha256(payload).hexdigest(), f"refused:{reason}")
 
-    async def _set_aside(self, topic: str, payload: bytes, reason: str, face: Face | None = None) -> None:
+    async def _set_aside(
+        self, topic: str, payload: bytes, reason: str, face: Face | None = None, *, why: str = ""
+    ) -> None:
         kept = await self._quarantine.put(topic, payload, reason, face)
         (self.counters.quarantined if kept else self.counters.discarded)[reason] += 1
-        what = "in quarantine" if kept else "counted, not kept"
+        what = ("in quarantine" if kept else "counted, not kept") + (f": {why}" if why else "")
         form = "%s: %d bytes, %s: %s"
         self._seldom.say(logging.WARNING, f"{reason} {kept}", form, shown(topic), len(payload), reason, what)
 

@@ -130,7 +130,7 @@ class EmbeddedBroker:
             await asyncio.wait([ready, ended], return_when=asyncio.FIRST_COMPLETED)
             if ended.done():
                 ended.result()
-            await _greet(self._broker)
+            await greet(self._broker)
         finally:
             ready.cancel()
             ended.cancel()
@@ -276,7 +276,7 @@ def _readable(raw: bytes) -> str:
     return line if line.isprintable() else ascii(line)[1:-1]
 
 
-async def _greet(broker: Broker) -> None:
+async def greet(broker: Broker) -> None:
     """Wait for a CONNACK, whatever it says."""
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(broker.host, broker.host)  # noqa: S104 - compared, not bound
     context = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic import Field, SecretStr, model_validator
 
 from facerelay.face import Slug
 from facerelay.sections.base import Bytes, Port, Section, read_secret
@@ -115,12 +115,17 @@ class Gallery(Section):
 
     host: str = Field("127.0.0.1", title="Host", description="Address to listen on: loopback only.")
     port: Port = Field(8080, title="Port", description="0 takes a free one.")
+    allow_insecure: bool = Field(
+        default=False,
+        title="Allow insecure",
+        description="Listen beyond loopback: in a container, whose port is then published on loopback alone.",
+    )
 
-    @field_validator("host")
-    @classmethod
-    def _host(cls, value: str) -> str:
-        if value not in {"127.0.0.1", "::1", "localhost"}:
+    @model_validator(mode="after")
+    def _on_loopback(self) -> Gallery:
+        if not self.allow_insecure and self.host not in {"127.0.0.1", "::1", "localhost"}:
             raise ValueError(
-                "the page shows faces without a password, so it listens on loopback only (use an SSH tunnel)"
+                "gallery.host: the page shows faces without a password, so it listens on loopback only"
+                " (use an SSH tunnel)"
             )
-        return value
+        return self

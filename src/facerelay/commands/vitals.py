@@ -1,0 +1,193 @@
+"""What a role must have to do its work, looked at beside it where a health check wants to know."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
+from typing import Any, Final, TypeVar
+
+from facerelay import alive, topics
+from facerelay.commands.running import connector
+from facerelay.config import Config
+from facerelay.link.session import Session
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+Look = Callable[[], Coroutine[Any, Any, str]]
+"""Returns what is wrong; nothing where all is well."""
+
+_FIRST_S: Final = 1.0
+_LOOK_S: Final = 20.0
+_ANSWER_S: Final = 5.0
+_READ_EVERY_S: Final = 20.0
+_WRITE_EVERY_S: Final = 3600.0
+_PAGE_EVERY_S: Final = 60.0
+_MISSING: Final = "probe/none.txt"
+
+
+async def beside(role: Awaitable[T], *looks: Look) -> T:
+    """Run a role, and say meanwhile how it does in the file that the environment names, if it names one."""
+    path = alive.file()
+    if path is None:
+        return await role
+
+    async def beat() -> None:
+        await asyncio.sleep(_FIRST_S)
+        while True:
+            try:
+                alive.say(path, await wrong(looks))
+            except OSError as error:
+                log.warning("%s: how this role does cannot be told: %s", path, error)
+            await asyncio.sleep(alive.EVERY_S)
+
+    beating = asyncio.ensure_future(beat())
+    try:
+        return await role
+    finally:
+        beating.cancel()
+
+
+async def wrong(looks: tuple[Look, ...]) -> str:
+    """Return what is wrong in a line; nothing where all is well."""
+
+    async def one(look: Look) -> str:
+        try:
+            return await asyncio.wait_for(look(), _LOOK_S)
+        except TimeoutError:
+            return f"no answer in {_LOOK_S:.0f} s"
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is the finding
+            return f"{error}" or type(error).__name__
+
+    return "; ".join(filter(None, await asyncio.gather(*map(one, looks))))
+
+
+class Sessions:
+    """Makes a role's sessions with its broker, and says whether they are connected."""
+
+    def __init__(self, config: Config) -> None:
+        self._connect = connector(config)
+        self._url = config.broker.url
+        self._made: list[Session] = []
+
+    def __call__(self, **options: Any) -> Session:  # noqa: ANN401 - as `Connect` has them
+        """Make a session."""
+        session = self._connect(**options)
+        self._made.append(session)
+        return session
+
+    async def look(self) -> str:
+        """Say if one is not connected."""
+        up = self._made and all(session.connected for session in self._made)
+        return "" if up else f"not connected to {self._url}"
+
+
+async def forwarding(config: Config, role: Awaitable[T]) -> T:
+    """Run the forwarder beside a look at what it tells the edge: whether it carries faces and receipts."""
+    if alive.file() is None:
+        return await role
+    session = connector(config)(
+        client_id=f"{config.site}-forward-health",
+        subscribe=((topics.link(config.site), 1),),
+        clean=True,
+        window=1,
+    )
+    state = topics.DOWN
+
+    async def listen() -> None:
+        nonlocal state
+        async for message in session:
+            message.ack()
+            state = message.payload
+
+    async def look() -> str:
+        if not session.connected:
+            return f"not connected to {config.broker.url}"
+        return "" if state == topics.UP else "not connected to both brokers: see its log"
+
+    async with session:
+        listening = asyncio.ensure_future(listen())
+        try:
+            return await beside(role, look)
+        finally:
+            listening.cancel()
+
+
+def broker(config: Config) -> Look:
+    """Return what says whether the embedded broker answers."""
+    from facerelay.link.broker import greet  # noqa: PLC0415 - the images of other roles have no broker
+
+    async def look() -> str:
+        try:
+            await asyncio.wait_for(greet(config.broker), _ANSWER_S)
+        except TimeoutError:
+            return f"no answer on {config.broker.url}"
+        return ""
+
+    return look
+
+
+def bucket(config: Config) -> Look:
+    """Return what says whether a bucket can be read (now), and written (some time in the last hour).
+
+    Reading asks for an object that is not there, which costs a tenth of what a listing does.
+    """
+    from facerelay.cloud.bucket import Bucket, BucketError, MissingError, open_bucket  # noqa: PLC0415 - as above
+
+    opened: Bucket | None = None
+    written: float | None = None
+
+    async def look() -> str:
+        nonlocal opened, written
+        try:
+            opened = opened or open_bucket(config.bucket)
+            if written is None or time.monotonic() - written > _WRITE_EVERY_S:
+                await opened.probe()
+                written = time.monotonic()
+            with suppress(MissingError):
+                await opened.get(_MISSING, max_bytes=100)
+        except BucketError as error:
+            written = None
+            return f"the bucket: {error}"
+        return ""
+
+    return seldom(look, every=_READ_EVERY_S)
+
+
+def page(config: Config) -> Look:
+    """Return what says whether the gallery shows what the bucket holds."""
+    import urllib.error  # noqa: PLC0415 - no other role asks a page
+    import urllib.request  # noqa: PLC0415 - as above
+
+    host = "[::1]" if ":" in config.gallery.host else "127.0.0.1"
+    url = f"http://{host}:{config.gallery.port}/latest"
+
+    def ask() -> str:
+        try:
+            with urllib.request.urlopen(url, timeout=_ANSWER_S) as answer:
+                answer.read()
+        except urllib.error.HTTPError as error:
+            return f"the page answers {error.code}: see its log"
+        except OSError as error:
+            return f"the page does not answer: {error}"
+        return ""
+
+    return seldom(lambda: asyncio.to_thread(ask), every=_PAGE_EVERY_S)
+
+
+def seldom(look: Look, *, every: float) -> Look:
+    """Return a look that goes by the last one for so many seconds, if that was good."""
+    good: float | None = None
+
+    async def again() -> str:
+        nonlocal good
+        if good is not None and time.monotonic() - good < every:
+            return ""
+        found = await look()
+        good = None if found else time.monotonic()
+        return found
+
+    return again
