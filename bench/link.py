@@ -212,16 +212,16 @@ def source(port: str, count: str) -> None:
         payload = os.urandom(SIZE)
         template = wire.publish(_TOPIC, payload, qos=1, packet_id=1)
         at = len(template) - SIZE - 2
-        sent = answered = 0
-        while answered < int(count):
-            batch = min(int(count) - sent, _IN_FLIGHT - (sent - answered), _BATCH)
+        sent = heard = 0
+        while heard < int(count) * _ACK:
+            batch = min(int(count) - sent, _IN_FLIGHT - (sent - heard // _ACK), _BATCH)
             if batch:
                 numbers = (n % _IDS + 1 for n in range(sent, sent + batch))
                 ids = (number.to_bytes(2, "big") for number in numbers)
                 sock.sendall(b"".join(part for each in ids for part in (template[:at], each, payload)))
                 sent += batch
             if not batch or select.select([sock], [], [], 0)[0]:
-                answered += len(sock.recv(_CHUNK)) // _ACK
+                heard += len(sock.recv(_CHUNK))
         say("given")
         sys.stdin.readline()
 

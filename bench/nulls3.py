@@ -14,6 +14,7 @@ from typing import Final
 from bench.faces import say
 
 _BUFFER: Final = 1_048_576
+_BACKLOG: Final = 1024
 _OK: Final = b'HTTP/1.1 200 OK\r\nETag: "0"\r\nContent-Length: 0\r\n\r\n'
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _THERE: Final = b"HTTP/1.1 412 Precondition Failed\r\nContent-Length: 0\r\n\r\n"
@@ -104,7 +105,9 @@ async def main(port: str, delay_ms: str = "0") -> None:
     objects = Objects()
     delay_s = float(delay_ms) / 1000
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: Connection(objects, delay_s), "127.0.0.1", int(port))
+    server = await loop.create_server(
+        lambda: Connection(objects, delay_s), "127.0.0.1", int(port), backlog=_BACKLOG
+    )
     say("ready")
     await server.serve_forever()
 
