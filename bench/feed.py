@@ -15,8 +15,9 @@ from pathlib import Path
 from bench.faces import WARM, Offered, Phase, ready, say
 from facerelay import settings
 from facerelay.commands import running
-from facerelay.edge.capture import open_outbox, relaying
+from facerelay.edge.capture import open_outbox
 from facerelay.edge.outbox import Outbox
+from facerelay.edge.relaying import relaying
 from facerelay.face import Sealed
 
 _UNCOMMITTED = 500

@@ -21,8 +21,9 @@ import numpy as np
 from bench.faces import CAMERA, SITE, Offered, say
 from facerelay import face, settings
 from facerelay.commands import running
-from facerelay.edge.capture import open_outbox, relaying
+from facerelay.edge.capture import open_outbox
 from facerelay.edge.outbox import Outbox
+from facerelay.edge.relaying import relaying
 
 BEFORE, DEAD, BACKLOG, LIVE, AFTER = "before", "dead", "backlog", "live", "after"
 _HOUR_S: Final = 3600.0

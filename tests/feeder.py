@@ -13,7 +13,8 @@ import numpy as np
 
 from facerelay import face, settings
 from facerelay.commands.running import connector
-from facerelay.edge.capture import open_outbox, relaying
+from facerelay.edge.capture import open_outbox
+from facerelay.edge.relaying import relaying
 
 
 def picture(number: int) -> bytes:

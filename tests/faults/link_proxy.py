@@ -9,6 +9,8 @@ from collections import Counter
 from contextlib import suppress
 from typing import Final, Literal
 
+from faults.proxy import Proxy
+
 _CHUNK: Final = 65_536
 _QUEUE: Final = 16
 _DELAY_S: Final = 0.3
@@ -18,7 +20,7 @@ State = Literal["up", "stall", "reset", "dead", "delay"]
 Piece = tuple[float, bytes]
 
 
-class LinkProxy:
+class LinkProxy(Proxy):
     """Carries bytes both ways to a port of this machine.
 
     `stall` carries nothing and says nothing, and goes on where it stood when healed. `dead` is the same,
@@ -30,20 +32,12 @@ class LinkProxy:
     """
 
     def __init__(self, target: int) -> None:
-        self._target = target
+        super().__init__(target)
         self._state: State = "up"
         self._flowing = asyncio.Event()
         self._flowing.set()
         self._alive: set[_Wire] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._server: asyncio.Server | None = None
         self.bitten: Counter[State] = Counter()
-        self.port = 0
-
-    async def start(self) -> None:
-        """Listen on a free port."""
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
-        self.port = self._server.sockets[0].getsockname()[1]
 
     def set(self, state: State) -> None:
         """Break the line, or heal it with `up`."""
@@ -56,19 +50,6 @@ class LinkProxy:
             self.bitten["reset"] += sum(not wire.dead for wire in self._alive)
             for wire in list(self._alive):
                 wire.reset()
-
-    async def close(self) -> None:
-        """End all connections, and listen no more."""
-        if self._server is not None:
-            self._server.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.create_task(self._serve(reader, writer))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         wire = _Wire(writer)

@@ -18,9 +18,9 @@ from facerelay.commands.running import connector
 from facerelay.config import Config
 from facerelay.edge import reading
 from facerelay.edge.cameras.raster import Image
-from facerelay.edge.capture import relaying
 from facerelay.edge.clock import clock_state
 from facerelay.edge.outbox import Outbox
+from facerelay.edge.relaying import relaying
 from facerelay.edge.watcher import encode_face
 
 _LOOK_S: Final = 0.1

@@ -21,8 +21,6 @@ from facerelay.edge.thrift import Thrift
 from facerelay.edge.watcher import Watcher
 from facerelay.mqtt import Connect, Session
 
-__all__ = ["CamerasFailedError", "StuckError", "capture", "open_outbox", "relaying"]
-
 _LOOK_S: Final = 0.2
 _STUCK_S: Final = 60.0
 _PICTURES: Final = 16

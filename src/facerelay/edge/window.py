@@ -49,7 +49,6 @@ class Window:
 
     def __init__(self, *, most: int, clock: Callable[[], float]) -> None:
         self._most = most
-        self._grown = min(most, _START)
         self._clock = clock
         self._marks: dict[str, _Mark | None] = {}
         self._answered = 0
@@ -78,7 +77,6 @@ class Window:
     def answered(self, faces: Iterable[tuple[str, int]]) -> None:
         """Take note of answers that came together, as ids and bytes; the face sent last tells of the line."""
         now = self._clock()
-        before = self._answered
         last: _Mark | None = None
         for face_id, size in faces:
             if face_id not in self._marks:
@@ -87,7 +85,6 @@ class Window:
             mark = self._marks.pop(face_id)
             if mark is not None and (last is None or mark.at >= last.at):
                 last = mark
-        self._grown = min(self._most, self._grown + self._answered - before)
         self._answered_at = now
         if last is None or now <= last.at:
             return
@@ -106,7 +103,7 @@ class Window:
     def bytes(self) -> int:
         """Bytes that may be in flight now."""
         if self.rate is None:
-            return self._grown
+            return min(self._most, _START + self._answered)
         draining = self._drained_at is not None
         span = self._trip if draining else max(_GAIN * self._trip, _SHORT_S)
         floor = self._largest * (1 if draining else _FACES)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from facerelay.link import wire
 from facerelay.link.decode import Decoder
 from facerelay.link.flight import SUBSCRIBE_ID, Flight
-from facerelay.link.heartbeat import Heartbeat, unconfirmed
+from facerelay.link.heartbeat import Heartbeat, Outflow
 from facerelay.link.inbox import Inbox
 from facerelay.link.wire import Ack, ConnAck, Kind, Oversize, PingResp, ProtocolError, Publish, SubAck
 from facerelay.mqtt import NotConnectedError
@@ -70,7 +70,8 @@ class Connection(asyncio.BufferedProtocol):
         self._timer: asyncio.TimerHandle | None = None
         self._reason: Exception | None = None
         self._out: list[bytes] = []
-        self._out_bytes = self._written = self._taken_before = 0
+        self._out_bytes = 0
+        self._outflow = Outflow()
         self._due = self._gathering = False
         self._writable = asyncio.Event()
         self._writable.set()
@@ -294,17 +295,15 @@ class Connection(asyncio.BufferedProtocol):
 
     def _flush(self) -> None:
         if self._out and self._transport is not None and not self.lost.done():
-            self._written += self._out_bytes
+            self._outflow.wrote(self._out_bytes)
             self._transport.write(b"".join(self._out))
         self._out.clear()
         self._out_bytes = 0
 
     def _beat(self) -> None:
         self._timer = self._loop.call_later(self._heartbeat.every_s, self._beat)
-        waiting = unconfirmed(self._transport)
-        if waiting and self._written - waiting > self._taken_before:
-            self._heartbeat.heard()  # a large message on a thin line: it still goes out
-        self._taken_before = self._written - waiting
+        if self._outflow.moves(self._transport):
+            self._heartbeat.heard()
         if fault := self._heartbeat.beat(reading=self.reading, owed=len(self._flight) > 0):
             self.abort(ConnectionError(fault))
         else:

@@ -76,12 +76,29 @@ class Heartbeat:
         return None
 
 
-def unconfirmed(transport: asyncio.Transport | None) -> int:
-    """Return how many bytes the other side's TCP has not confirmed; 0 where that cannot be asked.
+class Outflow:
+    """Tells whether what was written still goes out, though it takes long.
 
     A message that takes longer than a keep-alive keeps pings and their answers waiting behind it: as long as
     it goes out, the other side lives.
     """
+
+    def __init__(self) -> None:
+        self._written = self._taken = 0
+
+    def wrote(self, size: int) -> None:
+        """Take note of bytes handed to the transport."""
+        self._written += size
+
+    def moves(self, transport: asyncio.Transport | None) -> bool:
+        """Whether some wait, and more were taken since this was last asked."""
+        waiting = _unconfirmed(transport)
+        before, self._taken = self._taken, self._written - waiting
+        return waiting > 0 and self._taken > before
+
+
+def _unconfirmed(transport: asyncio.Transport | None) -> int:
+    """Return how many bytes the other side's TCP has not confirmed; 0 where that cannot be asked."""
     if transport is None or sys.platform != "linux":
         return 0
     left = fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, bytes(4))
