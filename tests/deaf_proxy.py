@@ -24,6 +24,11 @@ class DeafProxy(Proxy):
         super().__init__(target)
         self._wires: list[_Wire] = []
 
+    async def swallows(self, payload: bytes) -> None:
+        """Wait until a packet that ends with this payload was swallowed."""
+        while not any(packet.endswith(payload) for wire in self._wires for packet in wire.eaten):
+            await asyncio.sleep(0.01)
+
     @property
     def made(self) -> int:
         """Connections so far."""
@@ -56,6 +61,7 @@ class _Wire:
 
     def __init__(self) -> None:
         self.swallowed = range(0), range(0)
+        self.eaten: list[bytes] = []
 
     async def carry(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, *, way: int) -> None:
         while True:
@@ -68,7 +74,9 @@ class _Wire:
                 if head[-1] < 0x80:
                     break
             packet = head + await source.readexactly(size)
-            if head[0] >> 4 not in self.swallowed[way]:
-                sink.write(packet)
-                with suppress(ConnectionResetError):
-                    await sink.drain()
+            if head[0] >> 4 in self.swallowed[way]:
+                self.eaten.append(packet)
+                continue
+            sink.write(packet)
+            with suppress(ConnectionResetError):
+                await sink.drain()

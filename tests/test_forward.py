@@ -398,13 +398,14 @@ def test_a_stuck_link_is_made_anew_when_the_edge_asks_and_not_twice_in_a_minute(
                 await state(watch, b"1")
                 proxy.stick()
                 await at_edge.publish("faces/home/door", b"face", qos=1)
+                await proxy.swallows(b"face")
                 for _ in range(3):
                     await at_edge.publish("link/home/reset", b"", qos=1)
                 while (heard := await take_one(at_cloud)).topic != "faces/home/door":
                     assert heard.topic == "link/home", "an order is not the cloud's business"
                 assert heard.payload == b"face"
                 await state(watch, b"1")
-                await at_cloud.publish("stores/s", b"hello", qos=1)
+                await at_cloud.publish("stores/s", b"hello", qos=1, retain=True)
                 assert (await take_one(at_edge)).payload == b"hello"
                 await at_edge.publish("link/home/reset", b"", qos=1)
                 await at_edge.publish("faces/home/door", b"last", qos=1)
