@@ -10,6 +10,7 @@ import pytest
 import servers
 from facerelay.config import Broker
 from facerelay.link import wire
+from facerelay.link.rival import Rival
 from facerelay.link.session import Message, NotConnectedError, Session, Will
 
 WAIT_S = 30.0
@@ -465,3 +466,23 @@ def test_a_message_at_qos_2_is_taken_once_and_a_stranger_under_its_number_too() 
                 assert [(await take_one(source)).payload for _ in range(2)] == [b"one", b"two"]
 
     run(go())
+
+
+def test_two_programs_of_one_name_slow_down_and_say_so(
+    broker: servers.Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    words = "does another program connect as 'same'?"
+
+    async def go() -> None:
+        async with session(broker.url, "same"), session(broker.url, "same"):
+            await until(lambda: caplog.text.count(words) >= 4)
+
+    caplog.set_level(logging.INFO)
+    run(go())
+
+
+def test_a_broker_that_ends_connections_now_and_then_is_no_rival() -> None:
+    rival = Rival()
+    assert not any(rival.ended(by_broker=True, held_s=60, delay=0.2) for _ in range(10))
+    assert not any(rival.ended(by_broker=False, held_s=0.1, delay=0.2) for _ in range(10))
+    assert [rival.ended(by_broker=True, held_s=9, delay=10) for _ in range(4)] == [False, False, True, True]

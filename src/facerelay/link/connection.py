@@ -13,6 +13,9 @@ from facerelay.link.inbox import Inbox
 from facerelay.link.wire import Ack, ConnAck, Kind, Oversize, PingResp, ProtocolError, Publish, SubAck
 from facerelay.mqtt import NotConnectedError
 
+CLOSED = "the broker closed the connection"
+"""Why a connection ended that was closed in order, by the other side."""
+
 _FLUSH_BYTES = 65_536
 # What a broker asked for leaves together: a write for each answer costs more than all else about a message.
 _GATHER_S = 0.002
@@ -175,7 +178,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End: everybody who waits hears of it."""
-        self._reason = self._reason or exc or ConnectionError("the broker closed the connection")
+        self._reason = self._reason or exc or ConnectionError(CLOSED)
         if self._timer is not None:
             self._timer.cancel()
         self.lost.set_result(str(self._reason))

@@ -10,10 +10,11 @@ from typing import Any, Self, TypeVar
 
 from facerelay.config import Broker
 from facerelay.link import wire
-from facerelay.link.connection import Connection, Memory
+from facerelay.link.connection import CLOSED, Connection, Memory
 from facerelay.link.greeting import RefusedError, see_connack, see_suback, tls_context
 from facerelay.link.heartbeat import Heartbeat
 from facerelay.link.inbox import Inbox, Message
+from facerelay.link.rival import Rival
 from facerelay.mqtt import NotConnectedError, Will
 from facerelay.seldom import Seldom
 from facerelay.topics import shown
@@ -168,6 +169,7 @@ class Session:
     async def _run(self) -> None:
         delay = _FIRST_DELAY_S
         loop = asyncio.get_running_loop()
+        rival = Rival()
         while True:
             began = loop.time()
             try:
@@ -180,8 +182,11 @@ class Session:
                 _log.exception("a fault of ours; the session goes on")
                 reason, delay = f"a fault of ours: {type(error).__name__}", _LAST_DELAY_S
             else:
-                # A connection that held deserves a quick return; one that broke at once does not.
-                delay = _FIRST_DELAY_S if loop.time() - began > delay else delay
+                held = loop.time() - began
+                if rival.ended(by_broker=reason == CLOSED, held_s=held, delay=delay):
+                    reason += f" again: does another program connect as {self._client_id!r}?"
+                elif held > delay:  # it deserves a quick return; one that broke at once does not
+                    delay = _FIRST_DELAY_S
             if self._closing:
                 return
             self._say(reason)
