@@ -12,6 +12,7 @@ from facerelay.link import wire
 from facerelay.link.forward import forward
 from facerelay.link.pipe import Pipe
 from facerelay.link.session import Session
+from fake_server import fake_server
 from test_session import WAIT_S, run, session, take_one, until
 
 QUEUES = "max_queued_messages 20000\nmax_inflight_messages 100\n"
@@ -226,31 +227,27 @@ def test_a_topic_that_brokers_refuse_costs_no_connection(kind: str, caplog: pyte
     tails = ["front door", "a\tb", "a\x7fb", "a\x1bb", "a\x85b", "a\ufffeb", "x" * 600, "/" * 250]
 
     async def give(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(OSError):
-            await reader.read(1_000)
-            writer.write(b"\x20\x02\x00\x00")
-            await reader.read(1_000)
-            writer.write(b"\x90\x03\xff\xff\x01")
-            for number, tail in enumerate([*tails, "door"], 1):
-                writer.write(wire.publish(f"faces/{tail}", b"%d" % number, qos=1, packet_id=number))
-            acknowledged.extend(await reader.readexactly(4 * len(tails) + 4))
-            await reader.read()
-        writer.close()
+        await reader.read(1_000)
+        writer.write(b"\x20\x02\x00\x00")
+        await reader.read(1_000)
+        writer.write(b"\x90\x03\xff\xff\x01")
+        for number, tail in enumerate([*tails, "door"], 1):
+            writer.write(wire.publish(f"faces/{tail}", b"%d" % number, qos=1, packet_id=number))
+        acknowledged.extend(await reader.readexactly(4 * len(tails) + 4))
+        await reader.read()
 
     acknowledged = bytearray()
 
     async def go(cloud: servers.Server) -> None:
         states: list[bool] = []
-        server = await asyncio.start_server(give, "127.0.0.1", 0)
-        url = f"mqtt://127.0.0.1:{server.sockets[0].getsockname()[1]}"
         async with (
-            server,
+            fake_server(give) as port,
             session(cloud.url, "cloud", ("faces/#", 1)) as at_cloud,
             session(cloud.url, "target", on_state=states.append) as target,
         ):
             await at_cloud.wait_connected()
             await target.wait_connected()
-            async with session(url, "in", ("faces/#", 1)) as source:
+            async with session(f"mqtt://127.0.0.1:{port}", "in", ("faces/#", 1)) as source:
                 pipe = Pipe(source, target, qos=1)
                 carrying = asyncio.create_task(pipe.run())
                 assert (await take_one(at_cloud)).topic == "faces/door"
@@ -293,20 +290,16 @@ def test_a_broker_that_takes_nothing_is_no_reason_to_give_up_a_message() -> None
     seen: list[bytes] = []
 
     async def ill(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(OSError):
-            await reader.read(1_000)
-            writer.write(b"\x20\x02\x00\x00")
-            seen.append(await reader.read(1_000))
-        writer.close()
+        await reader.read(1_000)
+        writer.write(b"\x20\x02\x00\x00")
+        seen.append(await reader.read(1_000))
 
     async def go(edge: servers.Server) -> None:
-        server = await asyncio.start_server(ill, "127.0.0.1", 0)
-        url = f"mqtt://127.0.0.1:{server.sockets[0].getsockname()[1]}"
         async with (
-            server,
+            fake_server(ill) as port,
             session(edge.url, "in", ("faces/#", 1)) as source,
             session(edge.url, "out") as out,
-            session(url, "target") as target,
+            session(f"mqtt://127.0.0.1:{port}", "target") as target,
         ):
             await source.wait_connected()
             await out.wait_connected()
