@@ -10,7 +10,8 @@ import pytest
 
 import servers
 from facerelay import topics
-from facerelay.cloud.books import Books, Reported, read_books
+from facerelay.alarms import Report
+from facerelay.cloud.books import Books, read_books
 from facerelay.cloud.bucket import Bucket, open_bucket
 from facerelay.config import Broker
 from facerelay.config import Bucket as Where
@@ -73,7 +74,7 @@ class Chain:
     async def _near_end(self) -> None:
         await self.teller._session.publish("ledger/end", b"", qos=0)
 
-    async def reported(self) -> list[Reported]:
+    async def reported(self) -> list[Report]:
         await self._books.flush()
         return [one async for one in read_books(self._bucket)]
 

@@ -66,6 +66,12 @@ def new_id() -> str:
     return str(uuid.UUID(int=value))
 
 
+def first_id(at: datetime) -> str:
+    """Return what the ids made from a time on are not less than, as texts."""
+    milliseconds = f"{max(0, int(at.timestamp() * 1000)):012x}"
+    return f"{milliseconds[:8]}-{milliseconds[8:]}"
+
+
 class Thinned(BaseModel):
     """How a picture was encoded that was made smaller for a thin line; each no more than was set.
 

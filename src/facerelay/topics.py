@@ -65,6 +65,18 @@ class FaceTopic:
         return re.sub(r"[^/]*\{(?:site|camera)\}[^/]*", "+", self.template)
 
 
+def overlap(one: str, other: str) -> bool:
+    """Tell whether two topic filters have a topic in common."""
+    for a, b in zip(one.split("/"), other.split("/"), strict=False):
+        if "#" in (a, b):
+            return True
+        if a != b and "+" not in (a, b):
+            return False
+    longer = max(one.split("/"), other.split("/"), key=len)
+    shorter = min(len(one.split("/")), len(other.split("/")))
+    return len(longer) == shorter or longer[shorter:] == ["#"]
+
+
 def receipts(site: str, outbox: str) -> str:
     """Return the topic of the receipts for one outbox."""
     return f"receipts/{site}/{outbox}"
@@ -179,7 +191,8 @@ class Account(_Wire):
     """One camera's books: `captured = stored (or sent) + waiting + dropped + refused + erased`.
 
     `frames` are all that the camera gave: `inspected` by the detector, or `skipped`. `gaps` counts how
-    often the camera was gone, `dark_s` for how many seconds in all.
+    often the camera was gone, `dark_s` for how many seconds in all; `dark_since` says since when it is gone
+    now, by the edge's clock, or null.
     """
 
     frames: Count = 0
@@ -197,6 +210,7 @@ class Account(_Wire):
     bytes: Count = 0
     gaps: Count = 0
     dark_s: Count = 0
+    dark_since: AwareDatetime | None = None
     latency_ms: Latency = Latency()
     reasons: Annotated[dict[Reason, Count], Field(max_length=64)] = {}
 

@@ -2,36 +2,58 @@
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
 import logging
 import re
-from collections.abc import AsyncIterator
-from typing import Final, NamedTuple
+from collections.abc import AsyncIterator, Callable, Collection
+from datetime import datetime
+from typing import Final
 
+from facerelay.alarms import Report
 from facerelay.cloud.contract import Bucket, BucketError
 from facerelay.face import SLUG
 from facerelay.seldom import Seldom
-from facerelay.topics import Ledger, WireError, shown
+from facerelay.topics import MOST_PARTS, Ledger, WireError, shown
 
 log = logging.getLogger(__name__)
 
 ROOT: Final = "ledger"
 _MOST: Final = 10_000
 _MOST_BYTES: Final = 16_000_000
+_AT_ONCE: Final = 16
 _PART: Final = r"[1-9][0-9]{0,3}"
 _TOPIC: Final = re.compile(rf"ledger/({SLUG})/([0-9a-f]+)(?:/({_PART}))?")
 _KEY: Final = re.compile(rf"{ROOT}/site=({SLUG})/([0-9a-f]{{8,64}})(?:\.({_PART}))?\.json")
 _EMPTY: Final = frozenset({"missing", "too-large"})
+_TELLS_TIME: Final = b'"link":{'
+"""Is in a ledger whose edge says something new each time."""
 
 
 class Books:
     """Ledgers that came, of which the last of each outbox and part is written at the next `flush`.
 
-    They are kept as they came: a ledger that is read and written anew can be many times as long.
+    They are kept as they came: a ledger that is read and written anew can be many times as long. What a
+    broker hands out again of an edge that says nothing new is not written again, so that an object's time is
+    that of the edge's last word.
+
+    Args:
+        bucket: where.
+        max_bytes: of ledgers that wait.
+        heed: is told of each ledger that is taken, and of its site.
     """
 
-    def __init__(self, bucket: Bucket, *, max_bytes: int = _MOST_BYTES) -> None:
+    def __init__(
+        self,
+        bucket: Bucket,
+        *,
+        max_bytes: int = _MOST_BYTES,
+        heed: Callable[[str, Ledger], None] = lambda *_: None,
+    ) -> None:
         self._bucket = bucket
         self._max_bytes = max_bytes
+        self._heed = heed
+        self._written: dict[str, bytes] = {}
         self._waiting: dict[str, bytes] = {}
         self._bytes = 0
         self._seldom = Seldom(log)
@@ -53,13 +75,14 @@ class Books:
             return self._refuse("too many ledgers at once", topic, payload)
         self._waiting[key] = payload
         self._bytes = grown
+        self._heed(site, books)
         return True
 
     async def flush(self) -> None:
         """Write what has changed; what the bucket does not take now is tried at the next flush."""
         for key, data in list(self._waiting.items()):
             try:
-                await self._bucket.put(key, data)
+                await self._write(key, data)
             except BucketError as error:
                 self._seldom.say(logging.WARNING, "write", "a ledger is not written: %s", error)
                 if error.passing:
@@ -68,38 +91,70 @@ class Books:
                 del self._waiting[key]
                 self._bytes -= len(data)
 
+    async def _write(self, key: str, data: bytes) -> None:
+        """Write a ledger; one that tells its time, and is there already, is not written again."""
+        if _TELLS_TIME not in data:
+            await self._bucket.put(key, data)
+            return
+        digest = hashlib.blake2b(data, digest_size=16).digest()
+        if key not in self._written:
+            self._written[key] = await self._digest(key)
+        if self._written[key] != digest:
+            await self._bucket.put(key, data)
+        self._written[key] = digest
+        if len(self._written) > _MOST:
+            del self._written[next(iter(self._written))]
+
+    async def _digest(self, key: str) -> bytes:
+        """Return the digest of what lies under a key; nothing where that is no ledger."""
+        try:
+            there = await self._bucket.get(key, max_bytes=Ledger.most_bytes)
+        except BucketError as error:
+            if error.fault not in _EMPTY:
+                raise
+            return b""
+        return hashlib.blake2b(there, digest_size=16).digest()
+
     def _refuse(self, why: str, topic: str, payload: bytes) -> bool:
         form = "%s: %d bytes: %s: not kept"
         self._seldom.say(logging.WARNING, why, form, shown(topic), len(payload), why)
         return False
 
 
-class Reported(NamedTuple):
-    """The books of one outbox, put together from their parts, and the site that it is of."""
-
-    site: str
-    books: Ledger
-
-
-async def read_books(bucket: Bucket) -> AsyncIterator[Reported]:
-    """Yield what each outbox has reported to the bucket.
+async def read_books(bucket: Bucket) -> AsyncIterator[Report]:
+    """Yield what each outbox has reported to the bucket, put together from its parts, and when.
 
     A part that is not of the same books as the first counts for nothing; one that is not there is logged.
 
     Raises:
         BucketError: the bucket cannot be read.
     """
-    found: dict[tuple[str, str], set[int]] = {}
+    found: dict[tuple[str, str], dict[int, datetime]] = {}
     async for entry in bucket.list(ROOT):
         if named := _KEY.fullmatch(entry.key):
             site, outbox, part = named.groups(default="0")
-            found.setdefault((site, outbox), set()).add(int(part))
-    for (site, outbox), there in found.items():
-        if books := await _whole(bucket, site, outbox, there):
-            yield Reported(site, books)
+            found.setdefault((site, outbox), {})[int(part)] = entry.modified
+    places = list(found.items())
+    for at in range(0, len(places), _AT_ONCE):
+        batch = places[at : at + _AT_ONCE]
+        whole = await asyncio.gather(*(_whole(bucket, *place, there) for place, there in batch))
+        for ((site, _), there), books in zip(batch, whole, strict=True):
+            if books:
+                yield Report(site, books, there.get(0))
 
 
-async def _whole(bucket: Bucket, site: str, outbox: str, there: set[int]) -> Ledger | None:
+async def read_outbox(bucket: Bucket, site: str, outbox: str) -> Ledger | None:
+    """Return what one outbox has reported to the bucket; None where it has not.
+
+    Raises:
+        BucketError: the bucket cannot be read.
+    """
+    found = {entry.key async for entry in bucket.list(f"{ROOT}/site={site}")}
+    there = [part for part in range(MOST_PARTS) if _key(site, outbox, part) in found]
+    return await _whole(bucket, site, outbox, there) if there[:1] == [0] else None
+
+
+async def _whole(bucket: Bucket, site: str, outbox: str, there: Collection[int]) -> Ledger | None:
     """Put the books of an outbox together from the parts that are there."""
     head = await _read(bucket, _key(site, outbox, 0))
     if head is None:

@@ -1,4 +1,4 @@
-"""Retention: faces, foreign pictures and books go so long after they arrived, whatever clocks said."""
+"""Retention: faces, foreign pictures, books, history go so long after they arrived, whatever clocks said."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from facerelay.cloud import books, keys
+from facerelay.cloud import books, history, keys
 from facerelay.cloud.contract import Bucket, Entry
 
 FOREIGN: Final = "foreign"
@@ -34,6 +34,6 @@ async def _candidates(bucket: Bucket, before: datetime) -> AsyncIterator[Entry]:
     async for date in keys.dates(bucket, wanted=lambda d: d <= day or d > tomorrow):
         async for entry in bucket.list(date):
             yield entry
-    for prefix in (FOREIGN, books.ROOT):
+    for prefix in (FOREIGN, books.ROOT, history.ROOT):
         async for entry in bucket.list(prefix):
             yield entry

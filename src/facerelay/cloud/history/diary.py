@@ -1,0 +1,260 @@
+"""What a store hears of the edges, kept by the hour: marks that are merged into those in the bucket."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from typing import Final, Literal
+
+from facerelay.alarms import LATE_S, SILENT_S
+from facerelay.cloud import books, history
+from facerelay.cloud.contract import Bucket, BucketError
+from facerelay.cloud.history import marks
+from facerelay.cloud.history.marks import Camera, DayMarks, Mark
+from facerelay.seldom import Seldom
+from facerelay.topics import Ledger, LinkHealth
+
+log = logging.getLogger(__name__)
+
+EVERY_S: Final = 60.0
+_MOST_OUTBOXES: Final = 2_000
+_MOST_CAMERAS: Final = 10_000
+_MOST_DAYS: Final = 2
+_AT_ONCE: Final = 16
+_LONG_AGO: Final = datetime.min.replace(tzinfo=UTC)
+_KEEP: Final = timedelta(minutes=10)
+"""So long after its end an hour's marks are merged again: another store may have written over them."""
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+@dataclass(slots=True)
+class _Page:
+    """What was heard of an outbox on a day."""
+
+    bases: dict[str, Mark]
+    hours: dict[int, dict[str, Mark]] = field(default_factory=dict)
+    dark: dict[str, int] = field(default_factory=dict)
+    heard: int = 0
+    unanswered: int = 0
+    late: int = 0
+    back: dict[int, Literal["link", "capture"]] = field(default_factory=dict)
+
+    def take(self, minute: int, cameras: Mapping[str, Mark]) -> None:
+        """Keep the later mark of each camera."""
+        hour = self.hours.setdefault(minute // 60, {})
+        for name, mark in cameras.items():
+            hour[name] = max(hour.get(name, mark), mark, key=lambda one: one.rank)
+
+    def marks(self) -> DayMarks:
+        """Return what is to be merged."""
+        names = {name for hour in self.hours.values() for name in hour} | self.bases.keys() | self.dark.keys()
+        cameras = {
+            name: Camera(
+                base=self.bases.get(name),
+                hours={hour: there[name] for hour, there in self.hours.items() if name in there},
+                dark=marks.bits(self.dark.get(name, 0)),
+            )
+            for name in sorted(names)[: marks.MOST_CAMERAS]
+        }
+        return DayMarks(
+            cameras=cameras,
+            heard=marks.bits(self.heard),
+            unanswered=marks.bits(self.unanswered),
+            late=marks.bits(self.late),
+            back=self.back,
+        )
+
+    def trim(self, day: date, now: datetime) -> None:
+        """Forget the marks of hours that are long over: they are in the bucket."""
+        midnight = datetime(day.year, day.month, day.day, tzinfo=UTC)
+        for hour in list(self.hours):
+            if now - midnight > timedelta(hours=hour + 1) + _KEEP:
+                del self.hours[hour]
+
+
+@dataclass(slots=True)
+class _Outbox:
+    """What is known of an outbox.
+
+    Attributes:
+        last: the mark of each camera as it was told last.
+        link: as it was told last.
+        at: when that was.
+        met: whether it is known how its books stood before we heard of it.
+        pages: by day.
+        due: when they are to be written next.
+    """
+
+    last: dict[str, Mark] = field(default_factory=dict)
+    link: LinkHealth | None = None
+    at: datetime | None = None
+    met: bool = False
+    pages: dict[date, _Page] = field(default_factory=dict)
+    due: datetime = _LONG_AGO
+
+
+class Diary:
+    """Takes the ledgers that a store hears, and merges what they come to into the bucket now and then.
+
+    Stores of one name or of many may keep the same outbox: what each has heard adds up.
+
+    Args:
+        bucket: where it lies; see `history` for how to read it.
+        store: this store's name.
+        now: the time in UTC.
+    """
+
+    def __init__(self, bucket: Bucket, *, store: str, now: Callable[[], datetime] = _now) -> None:
+        self._bucket = bucket
+        self._store = store
+        self._now = now
+        self._outboxes: dict[tuple[str, str], _Outbox] = {}
+        self._beats: dict[date, int] = {}
+        self._beats_due = _LONG_AGO
+        self._seldom = Seldom(log)
+
+    def beat(self) -> None:
+        """Note that this store is at work, and connected to its broker."""
+        now = self._now()
+        self._beats[now.date()] = self._beats.get(now.date(), 0) | 1 << _minute(now)
+
+    def take(self, site: str, ledger: Ledger) -> None:
+        """Take a ledger, or a part of one, that was found to be the site's own."""
+        now = self._now()
+        known = self._known(site, ledger)
+        if known is None:
+            return
+        page = known.pages.get(now.date())
+        if page is None:
+            page = known.pages[now.date()] = _Page(bases=dict(known.last))
+            for day in sorted(known.pages)[:-_MOST_DAYS]:
+                del known.pages[day]
+        cameras = marks.of(ledger.cameras)
+        if known.met:
+            page.bases |= {name: Mark() for name in cameras.keys() - page.bases.keys()}
+        known.last |= cameras
+        page.take(_minute(now), cameras)
+        for name, account in ledger.cameras.items():
+            if account.dark_since is not None:
+                page.dark[name] = page.dark.get(name, 0) | _since(account.dark_since, now)
+        if ledger.part == 0 and not (known.link and ledger.link and known.link.time == ledger.link.time):
+            _hear(known, page, ledger.link, now)
+
+    async def meet(self) -> bool:
+        """Find out how the books of outboxes stood that were heard of for the first time.
+
+        It is to be called before the bucket's books are written over; returns whether they may be.
+        """
+        for place, known in list(self._outboxes.items()):
+            if not known.met:
+                try:
+                    before = await books.read_outbox(self._bucket, *place)
+                except BucketError as error:
+                    self._seldom.say(logging.WARNING, "read", "the books cannot be read yet: %s", error)
+                    return False
+                _begin(known, before)
+        return True
+
+    async def flush(self, *, everything: bool = False) -> None:
+        """Merge into the bucket what is due; what it does not take now is tried again."""
+        now = self._now()
+        due = [
+            (place, known)
+            for place, known in self._outboxes.items()
+            if known.met and (everything or now >= known.due)
+        ]
+        for at in range(0, len(due), _AT_ONCE):
+            await asyncio.gather(
+                *(self._write(*place, known, now) for place, known in due[at : at + _AT_ONCE])
+            )
+        if everything or now >= self._beats_due:
+            self._beats_due = now + timedelta(seconds=EVERY_S)
+            for day, beats in list(self._beats.items()):
+                key = history.store_key(day, self._store)
+                if await self._merge(key, DayMarks(heard=marks.bits(beats))) and day != now.date():
+                    del self._beats[day]
+
+    async def _write(self, site: str, outbox: str, known: _Outbox, now: datetime) -> None:
+        known.due = now + timedelta(seconds=EVERY_S)
+        for day, page in list(known.pages.items()):
+            if await self._merge(history.outbox_key(day, site, outbox), page.marks()):
+                page.trim(day, now)
+                if not page.hours and day != now.date():
+                    known.pages.pop(day, None)
+
+    async def _merge(self, key: str, more: DayMarks) -> bool:
+        """Add to an object of the bucket; returns whether that was done."""
+        try:
+            there = await history.read_marks(self._bucket, key)
+            data = await asyncio.to_thread(_merged, there, more)
+            if len(data) > DayMarks.most_bytes:
+                self._seldom.say(
+                    logging.WARNING, "size", "%s: %d bytes of history: not written", key, len(data)
+                )
+                return True
+            await self._bucket.put(key, data)
+        except BucketError as error:
+            self._seldom.say(logging.WARNING, "write", "history is not written yet: %s", error)
+            return False
+        return True
+
+    def _known(self, site: str, ledger: Ledger) -> _Outbox | None:
+        """Return what is known of an outbox; None where there is no room for another, or for its cameras."""
+        place = site, ledger.outbox
+        known = self._outboxes.get(place)
+        new = len(ledger.cameras.keys() - (known.last.keys() if known else set()))
+        cameras = sum(len(each.last) for each in self._outboxes.values()) if new else 0
+        if cameras + new > _MOST_CAMERAS or (known is None and len(self._outboxes) >= _MOST_OUTBOXES):
+            self._seldom.say(logging.WARNING, "room", "too many outboxes or cameras for a history")
+            return None
+        if known is None:
+            known = self._outboxes[place] = _Outbox()
+        return known
+
+
+def _begin(known: _Outbox, before: Ledger | None) -> None:
+    """Begin with the books as they were in the bucket."""
+    bases = marks.of(before.cameras) if before else {}
+    told_anew = before and before.link and known.link and before.link.time == known.link.time
+    for page in known.pages.values():
+        page.bases = {name: bases.get(name, Mark()) for name in known.last}
+        if told_anew:  # by a broker that keeps what it was told: no sign of life
+            page.heard = page.unanswered = page.late = 0
+    known.met = True
+
+
+def _hear(known: _Outbox, page: _Page, link: LinkHealth | None, now: datetime) -> None:
+    """Note a word of an outbox, and what it tells of a silence before it."""
+    bit = 1 << _minute(now)
+    page.heard |= bit
+    if link and link.silent_s is not None:
+        page.unanswered |= bit
+    if link and link.oldest_s is not None and link.oldest_s > LATE_S:
+        page.late |= bit
+    if known.at and known.link and link and (now - known.at).total_seconds() > SILENT_S:
+        if link.cuts > known.link.cuts:
+            page.back[_minute(now)] = "link"
+        elif link.cuts < known.link.cuts:
+            page.back[_minute(now)] = "capture"
+    known.at, known.link = now, link
+
+
+def _merged(there: DayMarks | None, more: DayMarks) -> bytes:
+    return (there.merge(more) if there else more).to_bytes()
+
+
+def _minute(now: datetime) -> int:
+    return now.hour * 60 + now.minute
+
+
+def _since(start: datetime, now: datetime) -> int:
+    """Return the minutes of today from a time to now."""
+    midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
+    first = max(0, int((start - midnight).total_seconds() // 60))
+    return marks.between(first, _minute(now))
