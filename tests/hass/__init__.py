@@ -1,0 +1,1 @@
+"""What Home Assistant publishes of its discovery, and Home Assistant itself."""
