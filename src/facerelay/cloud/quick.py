@@ -10,15 +10,15 @@ from __future__ import annotations
 import asyncio
 import ssl
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Final
 from urllib.parse import quote, urlsplit
 
+from facerelay.cloud.connection import Connection
 from facerelay.cloud.signature import Signer
 
 _MOST_BYTES: Final = 1_000_000
-_BUFFER: Final = 16_384
 _CONNECT_S: Final = 5.0
 _REQUEST_S: Final = 20.0
 _LATE_S: Final = 1.0
@@ -55,8 +55,8 @@ class Quick:
         self._host = parts.netloc
         self._path = f"/{quote(path.strip('/'), safe='/-_.~')}/"
         self._signer = signer
-        self._idle: list[_Connection] = []
-        self._busy: set[_Connection] = set()
+        self._idle: list[Connection] = []
+        self._busy: set[Connection] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._rest_until = 0.0
 
@@ -95,19 +95,19 @@ class Quick:
             connection.abort("closed")
         await asyncio.sleep(0)
 
-    async def _dial(self) -> _Connection:
+    async def _dial(self) -> Connection:
         async with asyncio.timeout(_CONNECT_S):
             _, connection = await asyncio.get_running_loop().create_connection(
-                lambda: _Connection(self._forget), *self._address, ssl=self._tls
+                lambda: Connection(self._forget, whose="the bucket"), *self._address, ssl=self._tls
             )
         return connection
 
-    async def _ask(self, connection: _Connection, request: bytes) -> int:
+    async def _ask(self, connection: Connection, request: bytes) -> int:
         self._busy.add(connection)
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(_LOOK_S, self._look)
         try:
-            status = await connection.ask(request)
+            status = (await connection.ask(request)).status
         except asyncio.CancelledError:
             connection.abort("cancelled")
             raise
@@ -117,7 +117,7 @@ class Quick:
             self._idle.append(connection)
         return status
 
-    def _forget(self, connection: _Connection) -> None:
+    def _forget(self, connection: Connection) -> None:
         with suppress(ValueError):
             self._idle.remove(connection)
 
@@ -136,83 +136,3 @@ class Quick:
         if ill or late:
             self._rest_until = now + _REST_S
         return QuickError(why, late=late)
-
-
-class _Connection(asyncio.BufferedProtocol):
-    """One connection; what comes unasked, or is more than a small answer, ends it.
-
-    Attributes:
-        lost: whether nothing more can be asked.
-        began: when it was last asked, on the monotonic clock.
-    """
-
-    def __init__(self, forget: Callable[[_Connection], None]) -> None:
-        self._forget = forget
-        self._transport: asyncio.Transport | None = None
-        self._buffer = bytearray(_BUFFER)
-        self._view = memoryview(self._buffer)
-        self._filled = 0
-        self._answer: asyncio.Future[int] | None = None
-        self._why = "the bucket closed the connection"
-        self.lost = False
-        self.began = 0.0
-
-    def ask(self, request: bytes) -> asyncio.Future[int]:
-        """Send a request; the future has the answer's HTTP status, or an OSError."""
-        self.began = time.monotonic()
-        self._answer = asyncio.get_running_loop().create_future()
-        if self.lost or self._transport is None:
-            self._answer.set_exception(ConnectionError(self._why))
-        else:
-            self._transport.write(request)
-        return self._answer
-
-    def abort(self, why: str) -> None:
-        """Drop it at once."""
-        self._why, self.lost = why, True
-        if self._transport is not None:
-            self._transport.abort()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin."""
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - create_connection makes no other
-        self._transport = transport
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """End."""
-        self.lost = True
-        self._forget(self)
-        if self._answer is not None and not self._answer.done():
-            self._answer.set_exception(ConnectionError(str(exc or self._why)))
-
-    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio's interface
-        """Where the next bytes go."""
-        return self._view[self._filled :]
-
-    def buffer_updated(self, nbytes: int) -> None:
-        """Take an answer, once its head and its small body are whole."""
-        self._filled += nbytes
-        end = self._buffer.find(b"\r\n\r\n", 0, self._filled)
-        if self._answer is None or self._answer.done() or (end < 0 and self._filled == _BUFFER):
-            self.abort("the bucket's answer is not one")
-        elif end >= 0:
-            self._take(bytes(self._buffer[:end]).lower(), end + 4)
-
-    def _take(self, head: bytes, body: int) -> None:
-        whole = body + _length(head)
-        if body <= whole < _BUFFER and self._filled < whole:
-            return
-        status = head[9:12]
-        # Reading on is for answers of a known, small size; after any other the next one could not be found.
-        if not head.startswith(b"http/1.1 ") or self._filled != whole or b"\r\nconnection: close" in head:
-            self.abort("the bucket's answer cannot be read on")
-        self._filled = 0
-        if self._answer is not None:
-            self._answer.set_result(int(status) if status.isdigit() else 0)
-
-
-def _length(head: bytes) -> int:
-    """Return a body's length as the head has it; -1 where it has none that is plain."""
-    _, found, rest = head.partition(b"\r\ncontent-length:")
-    value = rest.partition(b"\r\n")[0].strip()
-    return int(value) if found and value.isdigit() and len(value) < 10 else -1  # noqa: PLR2004 - no answer of ours has 1 GB
