@@ -9,7 +9,9 @@ from pydantic import BaseModel
 
 from facerelay import settings
 from facerelay.cli import main
+from facerelay.commands.exits import MEANINGS
 from facerelay.config import Config
+from facerelay.metrics.catalogue import ALL, CATALOGUE
 
 HERE = Path(__file__).parent
 
@@ -17,7 +19,8 @@ HERE = Path(__file__).parent
 def commands() -> str:
     """Return the page of all commands, each as its own `--help` says."""
     parts = ["# Commands", "", "Made from the code: `python docs/reference.py`.", ""]
-    parts += ["Exit codes: 0 all is well; 1 not so: books that do not close, a lost face; 2 a wrong setting."]
+    parts += ["## Exit codes", "", "| code | what it says |", "|-|-|"]
+    parts += [f"| {code.value} | {says} |" for code, says in MEANINGS.items()]
     for path, command in _walk(main, "facerelay"):
         names = ["-h", "--help"]
         context = click.Context(command, info_name=path, terminal_width=100, help_option_names=names)
@@ -64,7 +67,22 @@ def _table(model: type[BaseModel], *, sections: bool) -> list[str]:
     return rows
 
 
-PAGES = {"commands.md": commands, "settings.md": all_settings}
+_LIST = "## The list\n"
+
+
+def metrics() -> str:
+    """Return the page of metrics: what was written by hand, and the list behind it."""
+    page = (HERE / "metrics.md").read_text(encoding="utf-8")
+    parts = [page.partition(_LIST)[0] + _LIST, "Made from the code: `python docs/reference.py`.", ""]
+    parts += ["| metric | labels | served by | |", "|-|-|-|-|"]
+    for metric in CATALOGUE:
+        labels = ", ".join(f"`{label}`" for label in metric.labels)
+        roles = "every role" if metric.roles == ALL else ", ".join(metric.roles)
+        parts.append(f"| `{metric.name}` ({metric.kind}) | {labels} | {roles} | {metric.help} |")
+    return "\n".join(parts) + "\n"
+
+
+PAGES = {"commands.md": commands, "settings.md": all_settings, "metrics.md": metrics}
 
 if __name__ == "__main__":
     for page, make in PAGES.items():

@@ -16,32 +16,83 @@ from typing import Any
 from conftest import need
 
 _ANSWER_S = 30.0
+_KEYS = {
+    "Tab": 9, "Enter": 13, "Escape": 27, "PageUp": 33, "PageDown": 34, "End": 35, "Home": 36,
+    "ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40,
+}  # fmt: skip
+
+
+class _Pipe:
+    """What goes to the browser and comes from it, for all of its pages."""
+
+    def __init__(self, write: int, read: int) -> None:
+        self._write, self._read = write, read
+        self._number, self._rest = 0, b""
+        self.faults: dict[str, list[str]] = {}
+
+    def call(self, session: str | None, method: str, params: dict[str, Any]) -> dict[str, Any]:
+        self._number += 1
+        said: dict[str, Any] = {"id": self._number, "method": method, "params": params}
+        if session is not None:
+            said["sessionId"] = session
+        os.write(self._write, json.dumps(said).encode() + b"\0")
+        until = time.monotonic() + _ANSWER_S
+        while (answer := self._next(until)).get("id") != self._number:
+            self._note(answer)
+        assert "error" not in answer, answer
+        found: dict[str, Any] = answer["result"]
+        return found
+
+    def _note(self, event: dict[str, Any]) -> None:
+        """Keep what a page's scripts threw, and what its policy blocked."""
+        params, faults = event.get("params", {}), self.faults.setdefault(event.get("sessionId", ""), [])
+        if event.get("method") == "Runtime.exceptionThrown":
+            faults.append(json.dumps(params["exceptionDetails"]))
+        elif event.get("method") == "Log.entryAdded" and params["entry"].get("source") == "security":
+            faults.append(params["entry"]["text"])
+
+    def _next(self, until: float) -> dict[str, Any]:
+        while b"\0" not in self._rest:
+            ready, _, _ = select.select([self._read], [], [], max(0.0, until - time.monotonic()))
+            assert ready, "the browser does not answer"
+            more = os.read(self._read, 1 << 20)
+            assert more, "the browser has ended"
+            self._rest += more
+        message, _, self._rest = self._rest.partition(b"\0")
+        found: dict[str, Any] = json.loads(message)
+        return found
 
 
 class Tab:
     """One page of it."""
 
-    def __init__(self, write: int, read: int) -> None:
-        self._write, self._read = write, read
-        self._number, self._rest = 0, b""
-        self._session: str | None = None
-        made = self.call("Target.createTarget", url="about:blank")
-        attached = self.call("Target.attachToTarget", targetId=made["targetId"], flatten=True)
-        self._session = attached["sessionId"]
+    def __init__(self, pipe: _Pipe) -> None:
+        self._pipe = pipe
+        made = pipe.call(None, "Target.createTarget", {"url": "about:blank"})
+        self._target = {"targetId": made["targetId"]}
+        self._session = pipe.call(None, "Target.attachToTarget", {**self._target, "flatten": True})[
+            "sessionId"
+        ]
+        self.call("Runtime.enable")
+        self.call("Log.enable")
+
+    @property
+    def faults(self) -> list[str]:
+        """What its scripts threw and nobody caught, and what its content policy blocked, so far."""
+        self.value("0")  # what the browser has said until now comes before the answer
+        return self._pipe.faults.get(self._session, [])
+
+    def another(self) -> Tab:
+        """Open one more page in the same browser."""
+        return Tab(self._pipe)
+
+    def front(self) -> None:
+        """Bring it before the other pages: those behind it count as hidden."""
+        self.call("Page.bringToFront")
 
     def call(self, method: str, **params: Any) -> dict[str, Any]:  # noqa: ANN401 - any of the protocol's
         """Give a command, and return its answer."""
-        self._number += 1
-        said: dict[str, Any] = {"id": self._number, "method": method, "params": params}
-        if self._session is not None:
-            said["sessionId"] = self._session
-        os.write(self._write, json.dumps(said).encode() + b"\0")
-        until = time.monotonic() + _ANSWER_S
-        while (answer := self._next(until)).get("id") != self._number:
-            pass
-        assert "error" not in answer, answer
-        found: dict[str, Any] = answer["result"]
-        return found
+        return self._pipe.call(self._session, method, params)
 
     def size(self, width: int, height: int, *, dark: bool = False) -> None:
         """Set the window's size in pixels, and whether the user likes it dark."""
@@ -66,26 +117,52 @@ class Tab:
         return answer["result"].get("value")
 
     def until(self, expression: str, timeout: float = 40) -> None:
-        """Wait until an expression is true in the page."""
+        """Wait until an expression is true in the page; one that throws, as between two pages, is not yet."""
         end = time.monotonic() + timeout
-        while not self.value(expression):
+        while not self.value(
+            f"(() => {{ try {{ return Boolean({expression}) }} catch {{ return false }} }})()"
+        ):
             assert time.monotonic() < end, f"never true in the page: {expression}"
             time.sleep(0.1)
 
     def picture(self, path: Path) -> None:
-        """Save what is to be seen, as PNG."""
-        path.write_bytes(base64.b64decode(self.call("Page.captureScreenshot", format="png")["data"]))
+        """Save what is to be seen, as PNG or WebP."""
+        form = {"format": "webp", "quality": 85} if path.suffix == ".webp" else {"format": "png"}
+        path.write_bytes(base64.b64decode(self.call("Page.captureScreenshot", **form)["data"]))
 
-    def _next(self, until: float) -> dict[str, Any]:
-        while b"\0" not in self._rest:
-            ready, _, _ = select.select([self._read], [], [], max(0.0, until - time.monotonic()))
-            assert ready, "the browser does not answer"
-            more = os.read(self._read, 1 << 20)
-            assert more, "the browser has ended"
-            self._rest += more
-        message, _, self._rest = self._rest.partition(b"\0")
-        found: dict[str, Any] = json.loads(message)
-        return found
+    def press(self, key: str, *, ctrl: bool = False, shift: bool = False) -> None:
+        """Press a key by its name (`Tab`, `Enter`, `Escape`, `ArrowLeft`, …), as a user would."""
+        modifiers = (2 if ctrl else 0) | (8 if shift else 0)
+        said = {"key": key, "code": key, "modifiers": modifiers, "windowsVirtualKeyCode": _KEYS[key]}
+        text = {"text": "\r"} if key == "Enter" else {}
+        self.call("Input.dispatchKeyEvent", type="keyDown", **said, **text)
+        self.call("Input.dispatchKeyEvent", type="keyUp", **said)
+
+    def point(self, selector: str, *, across: float = 0.5, drag_to: float | None = None) -> None:
+        """Click on an element, at a share of its width; or drag from there to another share."""
+        box = self.value(
+            f"(() => {{ const {{ x, y, width, height }} = document.querySelector({json.dumps(selector)})"
+            ".getBoundingClientRect(); return { x, y, width, height } })()"
+        )
+        y = box["y"] + box["height"] / 2
+
+        def mouse(kind: str, share: float) -> None:
+            self.call(
+                "Input.dispatchMouseEvent",
+                type=kind,
+                x=box["x"] + box["width"] * share,
+                y=y,
+                button="left",
+                buttons=1,
+                clickCount=1,
+            )
+
+        mouse("mousePressed", across)
+        end = across if drag_to is None else drag_to
+        if drag_to is not None:
+            for step in range(1, 6):
+                mouse("mouseMoved", across + (drag_to - across) * step / 5)
+        mouse("mouseReleased", end)
 
 
 @contextmanager
@@ -108,7 +185,7 @@ def browsing(folder: Path) -> Iterator[Tab]:
     os.close(read_there)
     os.close(write_there)
     try:
-        yield Tab(write, read)
+        yield Tab(_Pipe(write, read))
     finally:
         child.terminate()
         try:

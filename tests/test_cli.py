@@ -152,3 +152,35 @@ def test_a_second_broker_says_that_there_is_one_and_opens_nothing_of_its_state(t
         assert "is a broker running there already?" in done.stderr
         assert "nats-server" not in done.stderr
         assert "Traceback" not in done.stderr
+
+
+def test_what_an_audit_finds_is_an_alarm_at_the_edge_and_in_the_cloud_until_another_finds_it_mended(
+    tmp_path: Path,
+) -> None:
+    def lost(*where: str) -> list[str]:
+        done = facerelay("top", "--once", "--json", "-c", *where)
+        if "no edge's books" in done.stderr:
+            return []
+        found = json.loads(done.stdout)
+        assert done.returncode == int(any(alarm["severity"] == "critical" for alarm in found["alarms"]))
+        return [alarm["words"] for alarm in found["alarms"] if alarm["kind"] == "lost"]
+
+    with chain(tmp_path) as c:
+        edge = (str(tmp_path / "edge.toml"),)
+        cloud = (str(tmp_path / "cloud.toml"), "--bucket", f"file://{tmp_path / 'bucket'}")
+        c.finished(c.feed(3, rate=100))
+        one = c.objects()[0]
+        data = one.read_bytes()
+        one.unlink()
+        assert lost(*edge) == []
+        assert c.command("ledger", "--audit", "--camera", "door").returncode == 1
+        assert lost(*edge) == [], "an audit of a part says nothing of the whole"
+        assert c.command("ledger", "--audit").returncode == 1
+        assert "1 face of home ought to be in the bucket" in lost(*edge)[0]
+        c.finished(c.feed(1, rate=100))
+        eventually(lambda: lost(*cloud))
+        one.write_bytes(data)
+        assert c.command("ledger", "--audit").returncode == 0
+        assert lost(*edge) == []
+        c.finished(c.feed(1, rate=100))
+        eventually(lambda: not lost(*cloud))

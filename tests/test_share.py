@@ -160,7 +160,7 @@ def test_without_a_key_of_the_bucket_nothing_is_signed(
     monkeypatch.setenv("AWS_METADATA_ENDPOINT", f"http://127.0.0.1:{free_port()}")
     path = written(tmp_path, {"url": "s3://shared/below", "endpoint": weed.endpoint})
     done = facerelay("share", one.key, "-c", path)
-    assert (done.returncode, done.stdout) == (1, "")
+    assert (done.returncode, done.stdout) == (3, "")
     assert "bucket.access_key" in done.stderr
     assert "Traceback" not in done.stderr
 
@@ -170,7 +170,7 @@ def test_a_link_is_signed_for_the_address_that_others_use(cloud: str, one: Seale
     assert done.stdout.startswith("https://faces.example.org/shared/below/faces/site%3Dhome/")
     assert "on this machine alone" not in done.stderr
     plain = facerelay("share", one.key, "--endpoint", "http://faces.example.org", "-c", cloud)
-    assert (plain.returncode, plain.stdout) == (1, "")
+    assert (plain.returncode, plain.stdout) == (2, "")
     assert "use https" in plain.stderr
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import resources
@@ -27,6 +28,10 @@ ALWAYS: Final = {
 PICTURE_CSP: Final = "default-src 'none'; sandbox"
 """The policy of a picture, should it be opened by itself."""
 
+_MEDIA: Final = {
+    "html": "text/html", "css": "text/css", "js": "text/javascript", "svg": "image/svg+xml",
+    "png": "image/png", "webmanifest": "application/manifest+json",
+}  # fmt: skip
 _HOSTS: Final = ["127.0.0.1", "localhost", "[::1]"]
 _PAGE_CSP: Final = (
     "default-src 'none'; img-src 'self'; script-src 'self'; style-src 'self'; connect-src 'self';"
@@ -54,6 +59,29 @@ def make_app(package: str, files: Mapping[str, tuple[str, str]], routes: Sequenc
     return Starlette(routes=[*pages, *routes], middleware=[hosts])
 
 
+def page_files(package: str) -> dict[str, tuple[str, str]]:
+    """Return the files of a package's folder `page` by path: `x.html` at `/x`, the rest at `/page/…`."""
+    found = {}
+    for file in resources.files(package).joinpath("page").iterdir():
+        stem, _, ending = file.name.rpartition(".")
+        if ending in _MEDIA:
+            page = "" if stem == "index" else stem
+            found[f"/{page}" if ending == "html" else f"/page/{file.name}"] = (file.name, _MEDIA[ending])
+    return found
+
+
+def is_foreign(request: Request) -> bool:
+    """Whether another page asks, as browsers say: it could not read the answer, but cause work."""
+    return request.headers.get("sec-fetch-site", "none") not in {"none", "same-origin"}
+
+
+def is_same_origin(request: Request) -> bool:
+    """Whether a request that changes something comes from a page of ours, by what browsers say of it."""
+    origin = request.headers.get("origin", "")
+    host = request.headers.get("host", "")
+    return not is_foreign(request) and origin in {f"http://{host}", f"https://{host}"}
+
+
 def make_server(app: Starlette) -> Server:
     """Return a server of an app: `serve(sockets=[…])` serves until its `should_exit` is set."""
     return Server(
@@ -72,7 +100,15 @@ def make_server(app: Starlette) -> Server:
 
 
 class Server(uvicorn.Server):
-    """A server that leaves the process's signals to the role's runner."""
+    """A server that leaves the process's signals to the role's runner, and has no answer wait."""
+
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        """Serve until `should_exit` is set."""
+        # What is accepted inherits it. asyncio sets it only where a socket names its protocol: without it the
+        # second part of an answer waits 40 ms for a reader's delayed acknowledgement of the first.
+        for each in sockets or ():
+            each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        await super().serve(sockets)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -16,6 +16,7 @@ from facerelay.cloud.scratch import Missing, Named, Scratch, Wanted
 from facerelay.cloud.tombstones import Tombstones
 from facerelay.face import FaceError, Limits
 from facerelay.span import Span
+from facerelay.steps import Watch, unwatched
 
 __all__ = ["Audit", "Lost", "Named", "Stray", "Wanted", "audit"]
 
@@ -93,6 +94,7 @@ async def audit(
     spans: Sequence[Span] = (Span(),),
     limits: Limits = _ANY,
     ask: Ask = lambda _: "unknown",
+    watch: Watch = unwatched,
 ) -> Audit:
     """Read the faces of a bucket in some spans, and compare them with what was wanted.
 
@@ -106,16 +108,18 @@ async def audit(
         spans: what is read; they don't overlap.
         limits: what a picture may be; anything larger is unreadable, and is not read.
         ask: what the books say of a face that is not wanted.
+        watch: is told how far it is.
 
     Raises:
         BucketError: the bucket cannot be read, so nothing can be said.
     """
     with Scratch() as scratch:
         scratch.want(wanted)
-        work = _Work(scratch, limits, ask)
+        work, total = _Work(scratch, limits, ask), scratch.wanted()
         for span in spans:
             async for batch in _batches(bucket, span, limits.bytes):
                 await asyncio.gather(*(work.check(bucket, key) for key in batch))
+                watch("reading faces", work.checked, total or None)
         return await work.result(bucket)
 
 
@@ -183,7 +187,7 @@ class _Work:
         self._unreadable: Named[str] = Named()
         self._strays: Named[Stray] = Named()
         self._others: Counter[str] = Counter()
-        self._checked = 0
+        self.checked = 0
 
     async def check(self, bucket: Bucket, key: str) -> None:
         """Read one object's bytes and compare."""
@@ -196,7 +200,7 @@ class _Work:
                 raise
             self._no_face(key)
             return
-        self._checked += 1
+        self.checked += 1
         try:
             sealed = faces.unseal(data, self._limits)
         except FaceError:
@@ -231,7 +235,7 @@ class _Work:
             else:
                 lost.add(Lost(one.id, one.key, _why(one)))
         return Audit(
-            checked=self._checked,
+            checked=self.checked,
             wanted=self._scratch.wanted(),
             found=self._scratch.found(),
             lost=lost,

@@ -89,6 +89,8 @@ class Bucket(ABC):
     """Where objects lie, by key. Every method raises BucketError and no other error of the bucket's."""
 
     url: str
+    paged = True
+    """Whether a long listing takes many requests; else it is one, however long."""
 
     @abstractmethod
     async def put_new(

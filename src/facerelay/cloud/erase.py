@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import json
 import logging
+import time
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -16,6 +17,7 @@ from pydantic import ValidationError
 from facerelay.cloud import keys, quarantine
 from facerelay.cloud.contract import LONGEST_PUT_S, Bucket
 from facerelay.cloud.tombstones import AGE_S, MAX_IDS, Tombstone, bury, now
+from facerelay.steps import Watch, unwatched
 
 log = logging.getLogger(__name__)
 
@@ -71,6 +73,7 @@ async def erase(
     start: datetime | None = None,
     end: datetime | None = None,
     longest_put: float = LONGEST_PUT_S,
+    watch: Watch = unwatched,
 ) -> Erased:
     """Erase the faces that agree with all that is given.
 
@@ -85,6 +88,7 @@ async def erase(
         start: faces taken at this time or later.
         end: faces taken before this time.
         longest_put: seconds that a PUT may take which began before the tombstone was seen.
+        watch: is told how far it is.
 
     Raises:
         EraseError: nothing was given, or more than can be.
@@ -94,9 +98,9 @@ async def erase(
     tombstone = asked if asked.ids else asked.model_copy(update={"end": min(end or asked.made, asked.made)})
     key = await bury(bucket, tombstone)
     log.info("%s is written; deleting", key)
-    work = _Erasure(bucket, tombstone, asked)
+    work = _Erasure(bucket, tombstone, asked, watch)
     first = await work.sweep()
-    await asyncio.sleep(longest_put + AGE_S if longest_put else 0)
+    await _wait(longest_put + AGE_S if longest_put else 0, watch)
     second = await work.sweep()
     deleted = tuple(sorted({*first, *second}))
     swept = len(set(second) - set(first))
@@ -108,6 +112,14 @@ async def erase(
     if work.more:
         proof["more_tombstones"] = work.more
     return Erased(key, deleted, swept, json.dumps(proof))
+
+
+async def _wait(seconds: float, watch: Watch) -> None:
+    """Wait until no PUT that began before can still be under way."""
+    begin = time.monotonic()
+    while (passed := time.monotonic() - begin) < seconds:
+        watch("waiting for PUTs under way, s", passed, seconds)
+        await asyncio.sleep(min(1.0, seconds - passed))
 
 
 def _tombstone(
@@ -134,7 +146,8 @@ class _Erasure:
         more: the keys of these further tombstones.
     """
 
-    def __init__(self, bucket: Bucket, tombstone: Tombstone, asked: Tombstone) -> None:
+    def __init__(self, bucket: Bucket, tombstone: Tombstone, asked: Tombstone, watch: Watch) -> None:
+        self._watch = watch
         self.more: list[str] = []
         self._bucket = bucket
         self._tombstone = tombstone
@@ -144,10 +157,14 @@ class _Erasure:
 
     async def sweep(self) -> list[str]:
         """Delete all that is covered; return the keys."""
-        found = [one async for one in self._covered()]
+        found: list[_Found] = []
+        async for one in self._covered():
+            found.append(one)
+            self._watch("looking", len(found))
         await self._bury_ahead([one.id for one in found if one.ahead])
         names = [one.key for one in found]
         for at in range(0, len(names), _AT_ONCE):
+            self._watch("erasing", at, len(names))
             await asyncio.gather(*(self._bucket.delete(key) for key in names[at : at + _AT_ONCE]))
         return names
 

@@ -56,6 +56,8 @@ class _Write:
 class FolderBucket(Bucket):
     """Objects as files below a folder; names that start with a dot are not objects."""
 
+    paged = False
+
     def __init__(self, root: Path, *, url: str) -> None:
         self.url = url
         self._tree = Tree(root)

@@ -7,7 +7,9 @@ import hashlib
 import logging
 import random
 import sys
+import time
 from collections import Counter
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC
 from typing import Final, Literal
@@ -19,6 +21,7 @@ from facerelay.cloud.keys import slug_of
 from facerelay.cloud.quarantine import Quarantine
 from facerelay.cloud.tombstones import Tombstones
 from facerelay.face import Face, FaceError, Limits, Sealed
+from facerelay.metrics import Spread
 from facerelay.seldom import Seldom
 from facerelay.topics import FaceTopic, Receipt, shown
 
@@ -30,6 +33,8 @@ _REFUSALS: Final = 5
 _OBJECTS: Final = ("faces/", "foreign/")
 _SAY_EVERY_S: Final = 10.0
 _JITTER: Final = random.Random()  # noqa: S311 - spreads retries, keeps no secret
+
+_PUT_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
 _BEYOND: Final = {"too-large", "too-many-pixels"}
 
@@ -47,7 +52,12 @@ class Answer:
 
 @dataclass(slots=True)
 class Counters:
-    """What a store did since it started; refusals, quarantine and discards by reason."""
+    """What a store did since it started; refusals, quarantine and discards by reason.
+
+    Attributes:
+        puts: seconds that the bucket took for each object.
+        failures: tries that it did not take; each is made again.
+    """
 
     stored: int = 0
     duplicates: int = 0
@@ -57,6 +67,8 @@ class Counters:
     refused: Counter[str] = field(default_factory=Counter)
     quarantined: Counter[str] = field(default_factory=Counter)
     discarded: Counter[str] = field(default_factory=Counter)
+    puts: Spread = field(default_factory=lambda: Spread(_PUT_S))
+    failures: int = 0
 
     def __str__(self) -> str:
         plain = f"stored {self.stored} ({self.bytes} bytes), duplicates {self.duplicates}"
@@ -77,7 +89,12 @@ def _owner(payload: bytes) -> Face | None:
 
 
 class Keeper:
-    """Decides what becomes of a message, and has the bucket do it."""
+    """Decides what becomes of a message, and has the bucket do it.
+
+    Attributes:
+        stored: is told of each face that is in the bucket, before its receipt is given; of one that was sent
+            again, too.
+    """
 
     def __init__(
         self,
@@ -89,6 +106,7 @@ class Keeper:
         tombstones: Tombstones,
     ) -> None:
         self.counters = Counters()
+        self.stored: Callable[[Sealed], Awaitable[None]] | None = None
         self._bucket = bucket
         self._limits = limits
         self._topic = topic
@@ -110,6 +128,7 @@ class Keeper:
             try:
                 return await self._keep(topic, payload)
             except BucketError as error:
+                self.counters.failures += 1
                 form = "the bucket fails, trying again: %s"
                 self._bucket_fails.say(logging.WARNING, "bucket", form, error)
                 refusals += not error.passing and error.key.startswith(_OBJECTS)
@@ -136,6 +155,8 @@ class Keeper:
         if await self._erased(face):
             await self._bucket.delete(sealed.key)
             return self._answer_erased(sealed)
+        if self.stored is not None:
+            await self.stored(sealed)
         return self._answer_stored(sealed, duplicate=placed == "same")
 
     async def _place(
@@ -147,7 +168,10 @@ class Keeper:
         sha256: str | None = None,
     ) -> Placed:
         """Create an object, or compare it with the one that is there, byte for byte."""
-        if await self._bucket.put_new(key, data, content_type=media, metadata=metadata, sha256=sha256):
+        began = time.perf_counter()
+        new = await self._bucket.put_new(key, data, content_type=media, metadata=metadata, sha256=sha256)
+        self.counters.puts.observe(time.perf_counter() - began)
+        if new:
             return "new"
         try:
             there = await self._bucket.get(key, max_bytes=len(data))

@@ -44,7 +44,7 @@ def parse(key: str) -> Facts | None:
     if found is None:
         return None
     try:
-        taken = datetime.strptime(f"{found['date']} {found['clock']} +0000", "%Y-%m-%d %H%M%S.%f %z")
+        taken = datetime.fromisoformat(f"{found['date']}T{found['clock']}+00:00")
     except ValueError:
         return None
     return Facts(found["id"], found["site"], found["camera"], taken)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+import time
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Final
@@ -13,12 +14,17 @@ from facerelay import topics
 from facerelay.cloud import retention
 from facerelay.cloud.books import Books
 from facerelay.cloud.bucket import BucketError, open_bucket
-from facerelay.cloud.keep import Keeper
+from facerelay.cloud.history.diary import Diary
+from facerelay.cloud.keep import Answer, Keeper
+from facerelay.cloud.measures import Measures
 from facerelay.cloud.quarantine import Quarantine
 from facerelay.cloud.receipts import Outgoing
 from facerelay.cloud.tombstones import Tombstones
+from facerelay.cloud.webhook import Webhook
 from facerelay.config import Config
+from facerelay.metrics import Meters
 from facerelay.mqtt import Connect, Message, NotConnectedError, Session
+from facerelay.tracing import OFF, Tracer, Value
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +35,14 @@ _AGAIN_S: Final = 60.0
 _GOODBYE_S: Final = 5.0
 
 
-async def serve_store(config: Config, connect: Connect, *, ready: Callable[[], None] | None = None) -> None:
+async def serve_store(
+    config: Config,
+    connect: Connect,
+    *,
+    ready: Callable[[], None] | None = None,
+    meters: Meters | None = None,
+    trace: Tracer = OFF,
+) -> None:
     """Serve until cancelled.
 
     At `receipt` the broker is answered as a message comes, since its sender holds it until a receipt.
@@ -40,11 +53,16 @@ async def serve_store(config: Config, connect: Connect, *, ready: Callable[[], N
         config: this machine's settings.
         connect: makes the session with the cloud's broker.
         ready: called once, when connected and subscribed.
+        meters: are asked for figures.
+        trace: is told of each face that is kept.
 
     Raises:
         BucketError: the bucket's settings cannot be right.
+        WebhookError, SpoolError: the webhook's cannot.
     """
-    store = _Store(config)
+    store = _Store(config, trace)
+    if meters is not None:
+        meters.add(store.measures.read)
     session = connect(
         client_id=f"facerelay-store-{config.store.name}",
         subscribe=((config.face_topic.filter, config.level), (topics.LEDGERS, min(config.level, 1))),
@@ -60,8 +78,9 @@ async def serve_store(config: Config, connect: Connect, *, ready: Callable[[], N
 class _Store:
     """The parts, and the tasks that move messages between them."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, trace: Tracer) -> None:
         self._config = config
+        self._trace = trace
         self._bucket = open_bucket(config.bucket, quick=True)
         self._quarantine = Quarantine(
             self._bucket,
@@ -72,7 +91,12 @@ class _Store:
             self._bucket, limits=config.limits.face, topic=config.face_topic,
             quarantine=self._quarantine, tombstones=Tombstones(self._bucket),
         )  # fmt: skip
-        self._books = Books(self._bucket)
+        self._diary = Diary(self._bucket, store=config.store.name)
+        self.measures = Measures(self._keeper.counters, limit=config.store.concurrency)
+        self._books = Books(self._bucket, heed=self._heed)
+        self._webhook = None if config.webhook.url is None else Webhook(config.webhook)
+        if self._webhook is not None:
+            self._keeper.stored = self._webhook.add
         self._gate = asyncio.Semaphore(config.store.concurrency)
         self._up = asyncio.Event()
 
@@ -85,8 +109,13 @@ class _Store:
         """Count what was discarded as it came."""
         self._keeper.counters.discarded["too-large"] += 1
 
+    def _heed(self, site: str, ledger: topics.Ledger) -> None:
+        self._diary.take(site, ledger)
+        self.measures.hear(site, ledger)
+
     async def serve(self, session: Session, ready: Callable[[], None] | None) -> None:
         """Take messages until cancelled; then send and write what is left."""
+        self.measures.session = session
 
         async def publish(topic: str, payload: bytes) -> None:
             await session.publish(topic, payload, qos=self._config.level)
@@ -97,8 +126,11 @@ class _Store:
                 tasks.create_task(self._look())
                 tasks.create_task(self._greet(session, ready))
                 tasks.create_task(outgoing.run())
-                tasks.create_task(_every(_BOOKS_EVERY_S, self._books.flush))
+                tasks.create_task(_every(_BOOKS_EVERY_S, lambda: self._write(session)))
+                tasks.create_task(_every(_BOOKS_EVERY_S, self._diary.flush))
                 tasks.create_task(self._say())
+                if self._webhook is not None:
+                    tasks.create_task(self._webhook.run())
                 tasks.create_task(_every(_HOUSE_EVERY_S, self._clean))
                 async for message in session:
                     await self._gate.acquire()
@@ -112,6 +144,8 @@ class _Store:
         At `receipt` the promise lives in the outbox, so the broker is answered at once; at `broker` the
         broker's memory is the promise, so it is answered when the object is durable.
         """
+        self.measures.in_hand += 1
+        began = time.time()
         try:
             if self._config.delivery == "receipt":
                 message.ack()
@@ -120,11 +154,26 @@ class _Store:
                 message.ack()
                 return
             answer = await self._keeper.keep(message.topic, message.payload)
+            if answer is not None:
+                self._tell(answer, began)
             if answer is not None and self._config.delivery == "receipt":
                 outgoing.add(answer.site, answer.outbox, answer.receipt)
             message.ack()
         finally:
+            self.measures.in_hand -= 1
             self._gate.release()
+
+    def _tell(self, answer: Answer, began: float) -> None:
+        """Tell what became of a face, where traces are on."""
+        receipt = answer.receipt
+        if self._trace.takes(receipt.id):
+            fault = "" if receipt.outcome == "stored" else receipt.outcome
+            facts: dict[str, Value] = {
+                "site": answer.site,
+                "outcome": receipt.outcome,
+                "duplicate": receipt.duplicate,
+            }
+            self._trace.span(receipt.id, "store", start=began, end=time.time(), fault=fault, **facts)
 
     async def _greet(self, session: Session, ready: Callable[[], None] | None) -> None:
         """Announce this store, anew at each connection."""
@@ -137,8 +186,16 @@ class _Store:
             hello = topics.Hello(store=self._config.store.name, start=secrets.token_hex(8))
             try:
                 await session.publish(topics.hello(hello.store), hello.to_bytes(), qos=1, retain=True)
+                self.measures.hellos += 1
             except NotConnectedError:
                 log.info("not announced: the connection is gone again")
+
+    async def _write(self, session: Session) -> None:
+        """Write the books; their history is written aside, and follows."""
+        if session.connected:
+            self._diary.beat()
+        if await self._diary.meet():
+            await self._books.flush()
 
     async def _look(self) -> None:
         """Say at the start whether the bucket can be written, and whether it keeps what it holds."""
@@ -168,9 +225,13 @@ class _Store:
         try:
             async with asyncio.timeout(_GOODBYE_S):
                 await outgoing.flush()
-                await self._books.flush()
+                if await self._diary.meet():
+                    await self._books.flush()
+                await self._diary.flush(everything=True)
         except TimeoutError:
             log.warning("the last ledgers and receipts were not written in %.0f s", _GOODBYE_S)
+        if self._webhook is not None:
+            await self._webhook.close()
         await self._bucket.close()
         log.info("%s", self._keeper.counters)
 

@@ -95,14 +95,32 @@ class Tombstones:
         Raises:
             BucketError: the tombstones cannot be read, so nobody can know.
         """
-        if time.monotonic() - self._read_at > self._age_s:
-            async with self._lock:
-                if time.monotonic() - self._read_at > self._age_s:
-                    await self._refresh()
+        await self.refresh()
+        return self.covered(face_id, site, camera, taken)
+
+    @property
+    def known(self) -> int:
+        """How many were read: more than before means that there are new ones."""
+        return len(self._known)
+
+    def covered(self, face_id: str, site: str, camera: str, taken: datetime) -> bool:
+        """Whether a face was erased, by the tombstones of the last look."""
         if not self._rules and face_id not in self._by_id:
             return False
         found = (*self._rules, *self._by_id.get(face_id, ()))
         return any(one.rules(site, camera, taken) for one in found)
+
+    async def refresh(self, *, age_s: float | None = None) -> None:
+        """Read what is new, unless the last look is younger than `age_s`.
+
+        Raises:
+            BucketError: the tombstones cannot be read.
+        """
+        most = self._age_s if age_s is None else age_s
+        if time.monotonic() - self._read_at > most:
+            async with self._lock:
+                if time.monotonic() - self._read_at > most:
+                    await self._refresh()
 
     async def _refresh(self) -> None:
         begin = time.monotonic()
