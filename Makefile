@@ -8,7 +8,7 @@ MEDIA ?= $(FACERELAY_MEDIA)
 SECONDS ?= 1800
 SEED ?= 1
 
-.PHONY: demo test check docs bench bench-eyes soak test-setup machine-setup test-containers container-setup clean
+.PHONY: demo test check docs shots bench bench-eyes soak test-setup machine-setup test-containers container-setup clean
 
 demo: $(VENV)/.demo
 	$(BIN)/facerelay demo $(DEMO)
@@ -24,6 +24,10 @@ check: $(VENV)/.dev
 # The site, into build/site; a link that leads nowhere fails. REPO_URL says where the repository is to be read.
 docs: $(VENV)/.dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+# The pictures of the pages in docs/, as the tests see them; Debian's fonts-inter makes them look as most readers see them.
+shots: $(VENV)/.dev
+	GALLERY_SHOTS=docs HEALTH_SHOTS=docs $(BIN)/pytest -q tests/test_gallery_browser.py tests/test_health_page.py
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m bench.chain $(BENCH)
@@ -51,11 +55,12 @@ machine-setup:
 	apt-get update
 	apt-get install -y --no-install-recommends cloud-init openssh-server nftables iproute2 docker-compose git openssl
 
-# What tests need and pip cannot install: needs root.
+# What tests need and pip cannot install: needs root. Of prometheus the programs alone: its service is not to run.
 test-setup:
 	apt-get update
-	apt-get install -y --no-install-recommends mosquitto mosquitto-clients s3fs fuse openssl chromium fonts-dejavu-core python3-gi \
-	  gir1.2-gst-rtsp-server-1.0 gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-ugly
+	if command -v systemctl >/dev/null; then systemctl mask --quiet prometheus || true; fi
+	apt-get install -y --no-install-recommends mosquitto mosquitto-clients s3fs fuse openssl chromium fonts-dejavu-core zsh fish python3-gi \
+	  gir1.2-gst-rtsp-server-1.0 gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-ugly prometheus
 
 $(VENV)/.demo: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "facerelay needs Python 3.11 or later: make PYTHON=python3.11 …")'
@@ -64,8 +69,10 @@ $(VENV)/.demo: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[all]'
 	@touch $@
 
+# axe-playwright-python carries axe-core, one file of JavaScript; the 165 MB that it asks for beside are not used.
 $(VENV)/.dev: $(VENV)/.demo
 	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[all,dev]'
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt --no-deps axe-playwright-python
 	@touch $@
 
 clean:

@@ -16,6 +16,9 @@ EVERY_S: Final = 5.0
 STALE_S: Final = 30.0
 """A role that has not spoken for so long hangs; its checks take 20 s at most."""
 
+SILENT: Final = "it has not said yet how it does"
+"""Of a role that has just begun."""
+
 _MAX_BYTES: Final = 4096
 
 
@@ -43,7 +46,7 @@ def read(path: Path) -> str:
             said, _, wrong = opened.read(_MAX_BYTES).decode(errors="replace").partition("\n")
         age = time.monotonic() - float(said)
     except FileNotFoundError:
-        return "it has not said yet how it does"
+        return SILENT
     except (OSError, ValueError) as error:
         return f"{path} cannot be read: {error}"
     if not 0 <= age <= STALE_S:

@@ -16,17 +16,23 @@ from facerelay.sections import (
     Camera,
     Detect,
     Forward,
+    Frigate,
     Gallery,
+    HomeAssistant,
     MessageLimits,
+    Metrics,
     Outbox,
     PictureFormat,
     Preview,
     Section,
     Store,
     Topics,
+    Trace,
     Uplink,
     Visits,
+    Webhook,
 )
+from facerelay.sections.home import Announced, see_apart
 from facerelay.topics import FaceTopic
 
 __all__ = ["Broker", "Bucket", "Camera", "Config"]
@@ -71,9 +77,22 @@ class Config(Section):
     outbox: Outbox = Field(Outbox(), title="Outbox", description="The only queue, on the edge's disk.")
     uplink: Uplink = Field(Uplink(), title="Uplink", description="What the line to the cloud may carry.")
     forward: Forward = Field(Forward(), title="Forwarder", description="The forwarder.")
+    homeassistant: HomeAssistant = Field(
+        HomeAssistant(), title="Home Assistant", description="Cameras and faces as it finds them by itself."
+    )
+    frigate: Frigate = Field(
+        Frigate(), title="Frigate", description="Faces on Frigate's topics, for automations written for it."
+    )
     bucket: Bucket = Field(Bucket(), title="Bucket", description="Where faces are stored.")
     store: Store = Field(Store(), title="Store", description="The store.")
-    gallery: Gallery = Field(Gallery(), title="Gallery", description="The web page of the latest faces.")
+    webhook: Webhook = Field(
+        Webhook(), title="Webhook", description="A web address that the store tells of each new face."
+    )
+    gallery: Gallery = Field(Gallery(), title="Gallery", description="The web pages of the faces.")
+    metrics: Metrics = Field(
+        Metrics(), title="Metrics", description="Figures and health of each role, for Prometheus."
+    )
+    trace: Trace = Field(Trace(), title="Traces", description="One trace a face, by OpenTelemetry.")
 
     @model_validator(mode="after")
     def _agree(self) -> Config:
@@ -83,7 +102,26 @@ class Config(Section):
             raise ValueError(f"two cameras have the name {min(twice)!r}: each needs its own")
         if self.delivery == "broker" and self.qos == 0:
             raise ValueError('delivery = "broker" needs qos 1 or 2; QoS 0 is delivery = "fast"')
+        see_apart(
+            self.layouts,
+            own=self.broker.url,
+            direct=self.direct,
+            faces=self.face_topic.filter,
+            sources={
+                each.name: each.source.removeprefix("mqtt:")
+                for each in self.camera
+                if each.source.startswith("mqtt:")
+            },
+        )
+        if self.frigate.enabled and self.frigate.images and self.picture.format != "jpeg":
+            raise ValueError('frigate.images: its snapshots are JPEG: set picture.format = "jpeg"')
         return self
+
+    @property
+    def layouts(self) -> dict[str, Announced]:
+        """Whom capture tells of its cameras, by the name of the section."""
+        known: dict[str, Announced] = {"homeassistant": self.homeassistant, "frigate": self.frigate}
+        return {name: layout for name, layout in known.items() if layout.enabled}
 
     @property
     def level(self) -> int:

@@ -18,13 +18,17 @@ from pydantic_core import ErrorDetails
 from facerelay.config import Config
 
 PREFIX: Final = "FACERELAY_"
-_NOT_SETTINGS: Final = {"FACERELAY_MEDIA", "FACERELAY_CONFIG", "FACERELAY_ALIVE"}
+_NOT_SETTINGS: Final = {"FACERELAY_MEDIA", "FACERELAY_CONFIG", "FACERELAY_ALIVE", "FACERELAY_LOG"}
 _MAX_CONFIG_BYTES: Final = 1_000_000
 EDGE: Final = (
     "site", "delivery", "qos", "direct", "broker", "cloud", "topics", "limits", "camera", "detect",
     "visits", "picture", "preview", "outbox", "uplink", "forward",
+    "homeassistant", "frigate", "metrics", "trace",
 )  # fmt: skip
-CLOUD: Final = ("delivery", "qos", "broker", "topics", "limits", "bucket", "store", "gallery")
+CLOUD: Final = (
+    "delivery", "qos", "broker", "topics", "limits", "bucket", "store", "webhook", "gallery",
+    "metrics", "trace",
+)  # fmt: skip
 
 
 class ConfigError(ValueError):

@@ -6,15 +6,15 @@ import click
 
 from facerelay import __version__
 from facerelay.cli import books, faces, roles, setup
-from facerelay.commands import running
+from facerelay.commands import logs, running
 from facerelay.commands.entry import Commands
 
 __all__ = ["main"]
 
 _COMMANDS = (
     roles.demo, roles.capture, roles.broker, roles.forward, roles.store, roles.gallery,
-    setup.init, setup.bridge,
-    books.ledger, books.doctor,
+    setup.init, setup.bridge, setup.completion,
+    books.top, books.ledger, books.report, books.doctor,
     faces.send, faces.detect, faces.list_, faces.get, faces.share, faces.erase,
 )  # fmt: skip
 
@@ -22,10 +22,19 @@ _COMMANDS = (
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__)
 @click.option("-v", "--verbose", is_flag=True, help="Log more.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress bars.")
+@click.option(
+    "--log",
+    "form",
+    type=click.Choice(logs.FORMS),
+    default="plain",
+    envvar=logs.VARIABLE,
+    show_default=True,
+    help="Log lines for people, or JSON lines for machines (FACERELAY_LOG).",
+)
 @click.option("--parent", type=int, hidden=True, help="End when this process is gone.")
-def main(*, verbose: bool, parent: int | None) -> None:
+def main(*, parent: int | None, **_: object) -> None:
     """Faces from a camera at the edge to a bucket in the cloud: nothing lost, every one accounted for."""
-    running.set_up_log(verbose=verbose)
     if parent is not None:
         running.follow(parent)
 

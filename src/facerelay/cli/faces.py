@@ -12,7 +12,7 @@ import click
 
 from facerelay import settings
 from facerelay.commands import running
-from facerelay.commands.entry import settings_options, with_settings
+from facerelay.commands.entry import json_option, settings_options, with_settings
 from facerelay.config import Config
 from facerelay.face import SLUG
 
@@ -22,13 +22,14 @@ from facerelay.face import SLUG
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--camera", default="send", show_default=True, help="The camera to send as.")
 @click.option("--timeout", default=30.0, show_default=True, help="Seconds to wait for the receipts.")
-def send(known: Config, files: tuple[Path, ...], camera: str, timeout: float) -> None:
+@json_option("One JSON object a file: file, id, state, reason, key.")
+def send(known: Config, files: tuple[Path, ...], *, camera: str, timeout: float, as_json: bool) -> None:
     """Send pictures through the whole chain, one message each: the way to try a link."""
     from facerelay.commands.send import send as work  # noqa: PLC0415 - a command loads what it needs
 
     if not re.fullmatch(SLUG, camera):
         raise settings.ConfigError(f"--camera {camera}: lower case letters, digits, - and _")
-    sys.exit(running.run(lambda _: work(known, files, camera=camera, timeout=timeout)))
+    sys.exit(running.run(lambda _: work(known, files, camera=camera, timeout=timeout, as_json=as_json)))
 
 
 @click.command()
@@ -39,8 +40,15 @@ def send(known: Config, files: tuple[Path, ...], camera: str, timeout: float) ->
 @click.option("--threshold", help="The least score of a face: detect.threshold.")
 @click.option("--size", help="Long side of the picture that the detector sees: detect.size.")
 @click.option("--tiles", help="For small faces, look at N x N parts as well: detect.tiles.")
+@json_option("What is printed anyway: one JSON object a picture.")
 def detect(
-    config: Path | None, flags: tuple[str, ...], *, files: tuple[Path, ...], draw: Path | None, **said: str
+    config: Path | None,
+    flags: tuple[str, ...],
+    *,
+    files: tuple[Path, ...],
+    draw: Path | None,
+    as_json: bool,  # noqa: ARG001 - it prints nothing else
+    **said: str,
 ) -> None:
     """Find the faces in pictures: a line of JSON each, in pixels of the picture as it is displayed."""
     from facerelay.commands.detect import detect as work  # noqa: PLC0415 - a command loads what it needs
@@ -52,7 +60,7 @@ def detect(
 @click.command("ls")
 @with_settings
 @click.argument("prefix", default="faces/")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@json_option("One JSON object a line: key, size, modified.")
 def list_(known: Config, prefix: str, *, as_json: bool) -> None:
     """List what the bucket holds, below a PREFIX."""
     from facerelay.commands.objects import listing  # noqa: PLC0415 - a command loads what it needs
@@ -64,7 +72,8 @@ def list_(known: Config, prefix: str, *, as_json: bool) -> None:
 @with_settings
 @click.argument("keys", nargs=-1, required=True)
 @click.option("-o", "--output", type=click.Path(path_type=Path), default=".", help="The folder to write to.")
-def get(known: Config, keys: tuple[str, ...], output: Path) -> None:
+@json_option("What is printed anyway: one JSON object a file.")
+def get(known: Config, keys: tuple[str, ...], *, output: Path, as_json: bool) -> None:  # noqa: ARG001 - it prints nothing else
     """Fetch objects from the bucket into a folder, and say what their EXIF knows."""
     from facerelay.commands.objects import fetch  # noqa: PLC0415 - a command loads what it needs
 
@@ -75,7 +84,7 @@ def get(known: Config, keys: tuple[str, ...], output: Path) -> None:
 @with_settings
 @click.argument("names", nargs=-1, required=True, metavar="KEY...")
 @click.option("--for", "lasts", default="1h", show_default=True, metavar="TIME", help="30m, 12h; at most 7d.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line: key, url, expires.")
+@json_option("One JSON object a line: key, url, expires.")
 @click.option("--endpoint", metavar="URL", help="The bucket as others reach it, if not by bucket.endpoint.")
 def share(known: Config, *, names: tuple[str, ...], lasts: str, endpoint: str | None, as_json: bool) -> None:
     """Print an http link to a face, by its key or its id: whoever has it sees the face, until it ends.
@@ -102,7 +111,8 @@ def share(known: Config, *, names: tuple[str, ...], lasts: str, endpoint: str | 
     help="Seconds until the second sweep: longer than a store's slowest PUT.",
 )
 @click.option("--yes", is_flag=True, help="Don't ask.")
-def erase(known: Config, *, yes: bool, **chosen: Any) -> None:  # noqa: ANN401 - click's options
+@json_option("What is printed anyway: the proof, one JSON object.")
+def erase(known: Config, *, yes: bool, as_json: bool, **chosen: Any) -> None:  # noqa: ANN401, ARG001 - click's options; it prints nothing else
     """Erase faces for good: what is sent again later is erased too. Prints a line of proof."""
     from facerelay.commands.objects import erase as work  # noqa: PLC0415 - a command loads what it needs
 
@@ -114,5 +124,5 @@ def erase(known: Config, *, yes: bool, **chosen: Any) -> None:  # noqa: ANN401 -
         raise settings.ConfigError("--from is not before --to")
     if not yes:
         what = ", ".join(f"{name} {value}" for name, value in chosen.items() if value and name != "wait")
-        click.confirm(f"Erase for ever from {known.bucket.url}: {what}?", abort=True)
+        click.confirm(f"Erase for ever from {known.bucket.url}: {what}?", abort=True, err=True)
     asyncio.run(work(known, **chosen))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import click
 
 from facerelay import settings
 from facerelay.commands import running, vitals
-from facerelay.commands.entry import with_settings
+from facerelay.commands.entry import json_option, with_settings
 from facerelay.config import Config
 
 
@@ -62,6 +63,7 @@ from facerelay.config import Config
     help="Our forwarder, or Mosquitto's own bridge.",
 )
 @click.option("--set", "flags", multiple=True, metavar="KEY=VALUE", help="A setting, for every role.")
+@json_option("The ledger as one JSON object, on the last line; so it is at --exit.")
 def demo(**options: Any) -> None:  # noqa: ANN401 - click's options
     """Show the whole chain on this machine: camera, brokers, forwarder, store, bucket, a page of faces."""
     from facerelay.commands.demo import Options, show  # noqa: PLC0415 - a command loads what it needs
@@ -82,13 +84,19 @@ def capture(known: Config, *, until_end: bool, preview: bool) -> None:
 
     if not known.camera:
         raise settings.ConfigError("no camera: add a [[camera]] with a name and a source")
-    connect = vitals.Sessions(known)
+    connect, reach = vitals.Sessions(known), partial(running.connector, known)
+    tools = vitals.Instruments(known, "capture")
     with previewing(known.preview, wanted=preview) as observe:
         running.run(
             lambda stop: vitals.beside(
-                role(known, connect, stop=stop, until_end=until_end, observe=observe), connect.look
+                role(
+                    known, connect, stop=stop, until_end=until_end, observe=observe, reach=reach,
+                    meters=tools.meters, trace=tools.trace,
+                ),
+                connect.look,
+                instruments=tools,
             )
-        )
+        )  # fmt: skip
 
 
 @click.command()
@@ -97,8 +105,10 @@ def broker(known: Config) -> None:
     """Run the embedded MQTT broker at this side's address."""
     from facerelay.link.broker import run_broker  # noqa: PLC0415 - a command loads what it needs
 
-    work = run_broker(known.broker, max_message=known.limits.message_bytes)
-    running.run(lambda stop: running.until(stop, vitals.beside(work, vitals.broker(known))))
+    tools = vitals.Instruments(known, "broker")
+    role = run_broker(known.broker, max_message=known.limits.message_bytes, meters=tools.meters)
+    work = vitals.beside(role, vitals.broker(known), instruments=tools)
+    running.run(lambda stop: running.until(stop, work))
 
 
 @click.command()
@@ -109,12 +119,13 @@ def forward(known: Config) -> None:
 
     if known.cloud is None:
         raise settings.ConfigError("no cloud broker: add a [cloud] section with its url")
+    tools = vitals.Instruments(known, "forward")
     work = role(
         edge=known.broker, cloud=known.cloud, site=known.site, faces=known.face_topic.filter,
         qos=known.level, delivery=known.delivery, window=known.forward.window,
-        max_message=known.limits.message_bytes,
+        max_message=known.limits.message_bytes, meters=tools.meters,
     )  # fmt: skip
-    running.run(lambda stop: running.until(stop, vitals.forwarding(known, work)))
+    running.run(lambda stop: running.until(stop, vitals.forwarding(known, work, tools)))
 
 
 @click.command()
@@ -128,14 +139,19 @@ def store(known: Config) -> None:
             "no bucket: add a [bucket] section with its url (is this the cloud's file?)"
         )
     connect = vitals.Sessions(known)
-    work = vitals.beside(serve_store(known, connect), connect.look, vitals.bucket(known))
+    tools = vitals.Instruments(known, "store")
+    role = serve_store(known, connect, meters=tools.meters, trace=tools.trace)
+    work = vitals.beside(role, connect.look, vitals.bucket(known), instruments=tools)
     running.run(lambda stop: running.until(stop, work))
 
 
 @click.command()
 @with_settings
 def gallery(known: Config) -> None:
-    """Show the latest faces of the bucket on a page, on loopback."""
+    """Show the faces of the bucket on web pages, on loopback: live, by time, camera and quality."""
     from facerelay.cloud.gallery import serve_gallery  # noqa: PLC0415 - a command loads what it needs
 
-    running.run(lambda stop: running.until(stop, vitals.beside(serve_gallery(known), vitals.page(known))))
+    tools = vitals.Instruments(known, "gallery")
+    role = serve_gallery(known, running.connector(known), meters=tools.meters)
+    work = vitals.beside(role, vitals.page(known), instruments=tools)
+    running.run(lambda stop: running.until(stop, work))

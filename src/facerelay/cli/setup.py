@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import click
+from click.shell_completion import get_completion_class
 
-from facerelay.commands.entry import with_settings
+from facerelay.commands.entry import json_option, with_settings
 from facerelay.config import Config
 
 
 @click.command()
 @click.argument("side", type=click.Choice(["edge", "cloud"]))
 @click.argument("path", type=click.Path(path_type=Path), required=False)
-def init(side: str, path: Path | None) -> None:
+@json_option("One JSON object: file, and the commands that come next.")
+def init(side: str, path: Path | None, *, as_json: bool) -> None:
     """Write a commented configuration for one side (to PATH, edge.toml or cloud.toml)."""
     from facerelay.commands.init import write  # noqa: PLC0415 - a command loads what it needs
 
-    click.echo(write(side, path or Path(f"{side}.toml")))
+    path = path or Path(f"{side}.toml")
+    commands = write(side, path)
+    if as_json:
+        click.echo(json.dumps({"file": str(path), "next": commands}))
+    else:
+        click.echo(f"{path} written. Read it, set what differs here, then:")
+        click.echo("\n".join(f"  {command}" for command in commands))
 
 
 @click.group()
@@ -27,8 +36,28 @@ def bridge() -> None:
 
 @bridge.command("mosquitto")
 @with_settings
-def bridge_mosquitto(known: Config) -> None:
+@json_option("One JSON object: config, the text.")
+def bridge_mosquitto(known: Config, *, as_json: bool) -> None:
     """Print the bridge as Mosquitto's configuration, for the edge's mosquitto.conf."""
     from facerelay.commands.bridge import bridge_config  # noqa: PLC0415 - a command loads what it needs
 
-    click.echo(bridge_config(known), nl=False)
+    text = bridge_config(known)
+    click.echo(json.dumps({"config": text}) if as_json else text, nl=as_json)
+
+
+@click.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@json_option("One JSON object: shell, script.")
+@click.pass_context
+def completion(context: click.Context, shell: str, *, as_json: bool) -> None:
+    """Print the script with which a shell completes commands and options.
+
+    \b
+    bash: facerelay completion bash > ~/.local/share/bash-completion/completions/facerelay
+    zsh:  facerelay completion zsh > "${fpath[1]}/_facerelay"
+    fish: facerelay completion fish > ~/.config/fish/completions/facerelay.fish
+    """  # noqa: D301 - `\b` is click's mark for lines to be left alone
+    made = get_completion_class(shell)
+    assert made is not None  # noqa: S101 - by the argument's choice
+    script = made(context.find_root().command, {}, "facerelay", "_FACERELAY_COMPLETE").source()
+    click.echo(json.dumps({"shell": shell, "script": script}) if as_json else script)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Final
@@ -11,6 +12,7 @@ from typing import Any, Final
 from rich.box import SIMPLE
 from rich.table import Table
 
+from facerelay.alarms import Report
 from facerelay.cloud.audit import Audit
 from facerelay.cloud.books import read_books
 from facerelay.cloud.bucket import Bucket, open_bucket
@@ -66,17 +68,42 @@ async def reported(config: Config) -> Ledger:
         OutboxError: there is no outbox here, and no edge has reported to the bucket either.
         BucketError: the bucket cannot be read.
     """
-    bucket = existing_bucket(config)
-    cameras: dict[str, Account] = {}
-    async for one in read_books(bucket):
-        for name, account in one.books.cameras.items():
-            cameras[name] = _sum(cameras[name], account) if name in cameras else account
-    if not cameras:
+    return together(one.books for one in await reports(config, existing_bucket(config)))
+
+
+async def reports(config: Config, bucket: Bucket) -> list[Report]:
+    """Return what each edge has told a bucket: its books, how its link does, and when it was heard.
+
+    Raises:
+        OutboxError: no edge has told any books.
+        BucketError: the bucket cannot be read.
+    """
+    found = [report async for report in read_books(bucket)]
+    if not any(one.books.cameras for one in found):
         raise OutboxError(
             f"no outbox at {config.outbox.path} and no edge's books in {config.bucket.url}: set outbox.path"
             " (`facerelay capture` makes it) or bucket.url"
         )
-    return Ledger(outbox="0" * 32, cameras=cameras)
+    return found
+
+
+def together(all_books: Iterable[Ledger]) -> Ledger:
+    """Return the books of several outboxes as one, summed per camera."""
+    cameras: dict[str, Account] = {}
+    for found in all_books:
+        for name, account in found.cameras.items():
+            cameras[name] = _sum(cameras[name], account) if name in cameras else account
+    return Ledger(outbox="0" * 32, cameras=dict(sorted(cameras.items())))
+
+
+def received(account: Account) -> float | None:
+    """Return received over generated: the share of a camera's faces that came to the bucket.
+
+    What was erased there had come. None where none was captured, or where nothing is receipted.
+    """
+    if not account.captured or account.sent:
+        return None
+    return (account.stored + account.erased) / account.captured
 
 
 def _sum(one: Account, other: Account) -> Account:
@@ -84,7 +111,8 @@ def _sum(one: Account, other: Account) -> Account:
     counts = {name: getattr(one, name) + getattr(other, name) for name in (*_COLUMNS, *_UNSHOWN)}
     reasons = dict(Counter(one.reasons) + Counter(other.reasons))
     slower = max(one.latency_ms, other.latency_ms, key=lambda latency: latency.p99 or 0)
-    return Account(latency_ms=slower, reasons=reasons, **counts)
+    dark = [since for since in (one.dark_since, other.dark_since) if since is not None]
+    return Account(latency_ms=slower, reasons=reasons, dark_since=max(dark, default=None), **counts)
 
 
 async def audited(config: Config) -> tuple[Ledger, Audit]:
@@ -107,7 +135,7 @@ def as_json(books: Ledger) -> str:
 
 def plain(account: Account) -> dict[str, Any]:
     """Return one camera's books as plain values."""
-    values = account.model_dump(exclude={"reasons"} | (set() if account.sent else {"sent"}))
+    values = account.model_dump(mode="json", exclude={"reasons"} | (set() if account.sent else {"sent"}))
     return values | ({"reasons": account.reasons} if account.reasons else {})
 
 

@@ -20,8 +20,9 @@ from rich.console import Console
 
 from facerelay import settings
 from facerelay.cloud.contract import BucketError
-from facerelay.commands import books
-from facerelay.commands.init import write_secret
+from facerelay.commands import books, logs
+from facerelay.commands.exits import Exit
+from facerelay.commands.init import CLOUD_METRICS, write_secret
 from facerelay.commands.show import Screen
 from facerelay.commands.supervise import FallenError, Role, free_ports, ours
 from facerelay.config import Config
@@ -49,6 +50,7 @@ class Options:
     cloud_broker: str
     link: str
     flags: tuple[str, ...]
+    as_json: bool = False
 
 
 def show(options: Options) -> int:
@@ -66,16 +68,13 @@ def show(options: Options) -> int:
     folder.chmod(0o700)
     edge, cloud = _configure(options, cameras, folder)
     roles = _roles(options, edge, cloud, folder)
-    click.echo(
-        f"facerelay demo: {redact(source)} into {cloud.bucket.url}; logs, settings and state in {folder}",
-        err=True,
-    )
+    logs.say(f"{redact(source)} into {cloud.bucket.url}; logs, settings and state in {folder}")
     try:
         with _ended_by_signals():
             code = _play(roles, edge, cloud)
     except (KeyboardInterrupt, FallenError) as error:
         code = 1 if isinstance(error, FallenError) else 0
-        click.echo(str(error) or "ending …", err=True)
+        logs.say(str(error) or "ending …")
     finally:
         _end(roles)
     return max(code, _close(options, edge, cloud))
@@ -104,7 +103,7 @@ def _configure(options: Options, cameras: list[tuple[str, str]], folder: Path) -
         },
         "cloud": {
             "broker": {"url": cloud_url, "data": "cloud-broker"}, "gallery": {"port": page},
-            "bucket": {"url": _bucket_url(options, folder)},
+            "bucket": {"url": _bucket_url(options, folder)}, "metrics": {"port": CLOUD_METRICS},
         },
     }  # fmt: skip
     sides = {"edge": (*settings.EDGE, "bucket"), "cloud": settings.CLOUD}
@@ -175,8 +174,8 @@ def _play(roles: list[Role], edge: Config, cloud: Config) -> int:
         screen.draw(last=True)
     assert capture.process is not None  # noqa: S101 - it was started above
     if capture.process.returncode:
-        click.echo(f"capture: {capture.last_words()}", err=True)
-    return 1 if capture.process.returncode else 0
+        logs.complain(f"capture: {capture.last_words()}")
+    return Exit.UNWELL if capture.process.returncode else Exit.FINE
 
 
 def _close(options: Options, edge: Config, cloud: Config) -> int:
@@ -184,16 +183,16 @@ def _close(options: Options, edge: Config, cloud: Config) -> int:
     try:
         found = _audited(edge) if options.until_end else books.read(edge.outbox.path)
     except (OutboxError, BucketError) as error:
-        click.echo(f"facerelay: {error}", err=True)
-        return 1
-    errors = Console(stderr=True)
+        logs.complain(f"{error}")
+        return Exit.UNWELL
+    errors = Console(stderr=True, quiet=logs.is_json())
     errors.print(books.as_table(found))
     if found.lost is not None:
         errors.print(f"Audited from the bucket's own bytes: {found.lost} lost.")
     errors.print(f"The faces are in {cloud.bucket.url}", soft_wrap=True)
-    if options.until_end:
+    if options.until_end or options.as_json:
         click.echo(books.as_json(found))
-    return 0 if found.closes and not found.lost else 1
+    return Exit.FINE if found.closes and not found.lost else Exit.UNWELL
 
 
 def _audited(config: Config) -> Ledger:

@@ -15,6 +15,9 @@ import cv2
 import numpy as np
 
 from facerelay import picture
+from facerelay.commands import logs
+from facerelay.commands.exits import Exit
+from facerelay.commands.progress import watching
 from facerelay.config import Config
 from facerelay.edge.cameras.raster import Image, Pixels
 from facerelay.edge.eyes.crop import encode
@@ -52,21 +55,29 @@ def detect(config: Config, files: Sequence[Path], *, draw: Path | None = None) -
     search = Search(configured(config.detect), tiles=config.detect.tiles)
     if draw is not None:
         draw.mkdir(parents=True, exist_ok=True)
-    failed = False
-    for file in files:
-        try:
-            image = _read(file)
-        except (OSError, PictureError) as error:
-            failed, reason = True, getattr(error, "strerror", None) or str(error)
-            click.echo(json.dumps({"file": str(file), "error": reason}))
-            click.echo(f"facerelay: {_named(file)}: {shown(reason)}", err=True)
-            continue
-        raster = Pixels(image)
-        found = search.find(raster)
-        click.echo(json.dumps({"file": str(file), "faces": [_described(raster, each) for each in found]}))
-        if draw is not None:
-            _write_new(draw, file.stem, _drawn(image, found))
-    return int(failed)
+    with watching(lines=True) as watch:
+        failed = False
+        for number, file in enumerate(files):
+            watch("pictures", number, len(files))
+            failed |= not _one(search, file, draw)
+    return Exit.UNWELL if failed else Exit.FINE
+
+
+def _one(search: Search, file: Path, draw: Path | None) -> bool:
+    """Print a picture's line; returns False where it cannot be read."""
+    try:
+        image = _read(file)
+    except (OSError, PictureError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        click.echo(json.dumps({"file": str(file), "error": reason}))
+        logs.complain(f"{_named(file)}: {shown(reason)}")
+        return False
+    raster = Pixels(image)
+    found = search.find(raster)
+    click.echo(json.dumps({"file": str(file), "faces": [_described(raster, each) for each in found]}))
+    if draw is not None:
+        _write_new(draw, file.stem, _drawn(image, found))
+    return True
 
 
 def _named(file: Path) -> str:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import shutil
 import threading
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Final
 
 import click
 
 from facerelay.commands import health
+from facerelay.commands.exits import Exit
 from facerelay.commands.running import connector
 from facerelay.config import Broker, Camera, Config
 from facerelay.edge import reading
@@ -29,7 +32,7 @@ class CheckError(Exception):
     """Something is wrong; the message says what to do."""
 
 
-async def examine(config: Config) -> int:
+async def examine(config: Config, *, as_json: bool = False) -> int:
     """Run all checks that the settings call for, print a line each, and return the exit code."""
     checks: list[tuple[str, Check]] = [("broker", lambda: _broker(config, config.broker, "broker.url"))]
     if config.cloud is not None:
@@ -40,19 +43,29 @@ async def examine(config: Config) -> int:
         checks.append(("link", lambda: health.check(config)))
         checks.append(("model", lambda: _model(config)))
         checks += [(f"camera {camera.name}", _camera_check(camera)) for camera in config.camera]
+        checks += [
+            (f"{name} broker", partial(_broker, config, layout.broker(config.broker), f"{name}.url"))
+            for name, layout in config.layouts.items()
+            if layout.url is not None
+        ]
     else:
         checks.append(("bucket", lambda: _bucket(config)))
+    if config.webhook.url is not None:
+        checks.append(("webhook", lambda: _webhook(config)))
     checks.append(("clock", _clock))
-    return max([await _examine(name, check) for name, check in checks])
+    return max([await _examine(name, check, as_json=as_json) for name, check in checks])
 
 
-async def _examine(name: str, check: Check) -> int:
+async def _examine(name: str, check: Check, *, as_json: bool) -> int:
     try:
         word, fine = await check(), True
     except Exception as error:  # noqa: BLE001 - whatever it is, it is the finding
         word, fine = f"{error}", False
-    click.echo(f"{_MARKS[fine]} {name}: {word}")
-    return 0 if fine else 1
+    if as_json:
+        click.echo(json.dumps({"check": name, "ok": fine, "says": word}))
+    else:
+        click.echo(f"{_MARKS[fine]} {name}: {word}")
+    return Exit.FINE if fine else Exit.UNWELL
 
 
 async def _broker(config: Config, broker: Broker, setting: str) -> str:
@@ -127,6 +140,15 @@ async def _bucket(config: Config) -> str:
     if not found.create_only:
         raise CheckError(f"{found}: a second store could write over a face; choose a server that keeps to it")
     return str(found)
+
+
+async def _webhook(config: Config) -> str:
+    from facerelay.cloud.webhook import reach  # noqa: PLC0415 - the edge needs no webhook
+
+    try:
+        return f"{await reach(config.webhook)} can be reached; nothing was posted"
+    except (OSError, ValueError) as error:
+        raise CheckError(f"{error or 'no answer'}: see webhook.url, secret and ca") from None
 
 
 async def _clock() -> str:

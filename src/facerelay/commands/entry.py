@@ -10,6 +10,8 @@ from typing import Any, TypeVar
 import click
 
 from facerelay import settings
+from facerelay.commands import logs
+from facerelay.commands.exits import Exit, code_of
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -35,31 +37,39 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
     return settings_options(loaded)
 
 
+def json_option(says: str) -> Callable[[F], F]:
+    """Return what gives a command `--json`; `says` is its line of help."""
+    return click.option("--json", "as_json", is_flag=True, help=says)
+
+
 class Commands(click.Group):
     """Turns what can go wrong into a line that says what to do, and an exit code."""
 
     def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - click's own type
         """Run a command."""
+        logs.set_up(verbose=ctx.params.get("verbose", False), form=ctx.params.get("form", "plain"))
         try:
             return super().invoke(ctx)
-        except settings.ConfigError as error:
-            click.echo(f"facerelay: {error}", err=True)
-            ctx.exit(2)
-        except (click.exceptions.Exit, click.ClickException, click.Abort):
+        except (click.exceptions.Exit, click.Abort):
             raise
-        except ModuleNotFoundError as error:
-            click.echo(f"facerelay: {error.name} is not installed: pip install 'facerelay[all]'", err=True)
-            ctx.exit(2)
-        except BrokenPipeError:
-            ctx.exit(0)  # whoever reads has enough, as `head` has
-        except Exception as error:
-            if _unexpected(error):
+        except click.ClickException as error:
+            if not logs.is_json():
                 raise
-            click.echo(f"facerelay: {error}", err=True)
-            ctx.exit(1)
+            logs.complain(error.format_message())
+            ctx.exit(error.exit_code)
+        except BrokenPipeError:
+            ctx.exit(Exit.FINE)  # whoever reads has enough, as `head` has
+        except KeyboardInterrupt:
+            ctx.exit(Exit.INTERRUPTED)
+        except Exception as error:
+            code = code_of(error)
+            if code is None:
+                raise
+            logs.complain(_words(error))
+            ctx.exit(code)
 
 
-def _unexpected(error: Exception) -> bool:
-    """Whether an error is a fault of ours, and so deserves its traceback."""
-    ours = type(error).__module__.startswith("facerelay.")
-    return not (ours or isinstance(error, OSError))
+def _words(error: Exception) -> str:
+    if isinstance(error, ModuleNotFoundError):
+        return f"{error.name} is not installed: pip install 'facerelay[all]'"
+    return f"{error}" or type(error).__name__

@@ -8,6 +8,9 @@ from typing import Any, Final
 
 from facerelay import settings
 
+CLOUD_METRICS: Final = 9480
+"""The first port of the cloud's metrics, so that both sides may share a machine."""
+
 _FIRST: Final[dict[str, tuple[tuple[str, ...], dict[str, Any]]]] = {
     "edge": (
         settings.EDGE,
@@ -23,6 +26,7 @@ _FIRST: Final[dict[str, tuple[tuple[str, ...], dict[str, Any]]]] = {
         {
             "broker": {"url": "mqtt://127.0.0.1:2883", "data": "cloud-broker"},
             "bucket": {"url": "file://bucket"},
+            "metrics": {"port": CLOUD_METRICS},
         },
     ),
 }
@@ -39,8 +43,8 @@ def write_secret(path: Path, text: str) -> None:
         file.write(text)
 
 
-def write(side: str, path: Path) -> str:
-    """Write the configuration of one side, never over a file, and return what to do next.
+def write(side: str, path: Path) -> list[str]:
+    """Write the configuration of one side, never over a file, and return the commands that come next.
 
     Raises:
         ConfigError: the file exists, or cannot be written.
@@ -54,6 +58,4 @@ def write(side: str, path: Path) -> str:
     except OSError as error:
         raise settings.ConfigError(f"{path}: {error.strerror}") from None
     roles = ("broker", "forward", "capture") if side == "edge" else ("broker", "store", "gallery")
-    lines = [f"{path} written. Read it, set what differs here, then:"]
-    lines += [f"  facerelay doctor -c {path}"] + [f"  facerelay {role} -c {path}" for role in roles]
-    return "\n".join(lines)
+    return [f"facerelay {word} -c {path}" for word in ("doctor", *roles)]

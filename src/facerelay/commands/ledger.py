@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import sqlite3
 import sys
 from collections.abc import Iterator, Mapping
@@ -17,13 +18,16 @@ from rich.console import Console
 from facerelay.cloud import keys
 from facerelay.cloud.audit import Audit, Lost
 from facerelay.commands import books, health
+from facerelay.commands.progress import watching
 from facerelay.commands.proof import Report, check_camera, of_camera, report
 from facerelay.config import Config
-from facerelay.edge import listing, reading
+from facerelay.edge import audited, listing, reading
 from facerelay.edge.listing import Gap, Gaps
 from facerelay.edge.reading import Entry
 from facerelay.edge.schema import OutboxError
 from facerelay.span import Span, written
+
+log = logging.getLogger(__name__)
 
 _MOST_SHOWN: Final = 100
 _WHY: Final = {
@@ -88,10 +92,24 @@ async def _find(config: Config, span: Span, *, prove: bool, each: bool) -> Repor
                 f"{path}: no such outbox; faces, times and audits are for where it is: set outbox.path"
                 " (`facerelay capture` makes it)"
             )
-        return await report(config, span, bucket=books.existing_bucket(config) if prove else None)
+        bucket = books.existing_bucket(config) if prove else None
+        with watching() as watch:
+            proven = await report(config, span, bucket=bucket, watch=watch)
+        if bucket is not None and span == Span():
+            _keep(path, proven)
+        return proven
     found = books.read(path) if path.exists() else await books.reported(config)
     check_camera(span, list(found.cameras))
     return Report(books=of_camera(found, span), span=span)
+
+
+def _keep(path: Path, found: Report) -> None:
+    """Leave the result of a whole audit where capture finds it, which tells it to the cloud."""
+    proof = audited.Audited(outbox=found.books.outbox, time=datetime.now(UTC), lost=found.missing)
+    try:
+        audited.keep(path, proof)
+    except OSError as error:
+        log.warning("the result is not kept for `facerelay top` and the health page: %s", error)
 
 
 def _each(path: Path, span: Span, *, as_json: bool) -> Iterator[str]:

@@ -13,6 +13,7 @@ import click
 from facerelay import face
 from facerelay.cloud import erase as erasing
 from facerelay.commands.books import existing_bucket
+from facerelay.commands.progress import watching
 from facerelay.config import Config
 
 
@@ -30,15 +31,17 @@ async def fetch(config: Config, keys: tuple[str, ...], folder: Path) -> None:
     """Write objects into a folder, by the last part of their keys, and print what is known of each."""
     bucket = existing_bucket(config)
     folder.mkdir(parents=True, exist_ok=True)  # noqa: ASYNC240 - nothing else runs in this loop
-    for key in keys:
-        data = await bucket.get(key, max_bytes=config.limits.message_bytes)
-        target = folder / Path(key).name
-        _write_new(target, data)
-        try:
-            known: dict[str, Any] = face.describe(face.unseal(data, config.limits.face).face)
-        except face.FaceError as error:
-            known = {"unknown": error.reason}
-        click.echo(json.dumps({"file": str(target), **known}))
+    with watching(lines=True) as watch:
+        for number, key in enumerate(keys):
+            watch("fetching", number, len(keys))
+            data = await bucket.get(key, max_bytes=config.limits.message_bytes)
+            target = folder / Path(key).name
+            _write_new(target, data)
+            try:
+                known: dict[str, Any] = face.describe(face.unseal(data, config.limits.face).face)
+            except face.FaceError as error:
+                known = {"unknown": error.reason}
+            click.echo(json.dumps({"file": str(target), **known}))
 
 
 class ExistsError(Exception):
@@ -66,13 +69,15 @@ async def erase(
     wait: float,
 ) -> None:
     """Erase faces, and print the proof."""
-    done = await erasing.erase(
-        existing_bucket(config),
-        ids=ids,
-        site=site,
-        camera=camera,
-        start=start.replace(tzinfo=UTC) if start else None,
-        end=end.replace(tzinfo=UTC) if end else None,
-        longest_put=wait,
-    )
+    with watching() as watch:
+        done = await erasing.erase(
+            existing_bucket(config),
+            ids=ids,
+            site=site,
+            camera=camera,
+            start=start.replace(tzinfo=UTC) if start else None,
+            end=end.replace(tzinfo=UTC) if end else None,
+            longest_put=wait,
+            watch=watch,
+        )
     click.echo(done.proof)

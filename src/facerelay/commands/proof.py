@@ -19,6 +19,7 @@ from facerelay.edge.listing import Gaps
 from facerelay.face import Face
 from facerelay.settings import ConfigError
 from facerelay.span import Span
+from facerelay.steps import Watch, unwatched
 from facerelay.topics import Ledger
 
 log = logging.getLogger(__name__)
@@ -61,7 +62,7 @@ class Report:
         return self.books.closes and not self.missing
 
 
-async def report(config: Config, span: Span, *, bucket: Bucket | None) -> Report:
+async def report(config: Config, span: Span, *, bucket: Bucket | None, watch: Watch = unwatched) -> Report:
     """Read the books of a span, look for numbers without a face, and audit the bucket if there is one.
 
     The books are read as they are at one moment; an audit then takes as long as the bucket takes.
@@ -80,7 +81,7 @@ async def report(config: Config, span: Span, *, bucket: Bucket | None) -> Report
         proof, too_old = None, 0
         if bucket is not None:
             too_old = _too_old(config, db, span)
-            proof = await _audit(config, db, span, bucket)
+            proof = await _audit(config, db, span, bucket, watch)
             own = listing.runs(db, books.outbox)  # anybody can write another run's number into a picture
             gaps = gaps.without([stray.seq for stray in proof.strays.first if stray.run in own])
             books = books.model_copy(update={"lost": proof.lost.count})
@@ -115,11 +116,11 @@ def of_camera(books: Ledger, span: Span) -> Ledger:
     return books.model_copy(update={"cameras": cameras})
 
 
-async def _audit(config: Config, db: sqlite3.Connection, span: Span, bucket: Bucket) -> Audit:
+async def _audit(config: Config, db: sqlite3.Connection, span: Span, bucket: Bucket, watch: Watch) -> Audit:
     sites = [span.site] if span.site else sorted({site for site, _ in listing.cameras(db)})
     spans = [replace(span, site=site) for site in sites]
     asked = _Asked(db, reading.owner(db), _since(config.outbox.keep_days))
-    found = await auditing.audit(bucket, _wanted(config, db, span), spans=spans, ask=asked.say)
+    found = await auditing.audit(bucket, _wanted(config, db, span), spans=spans, ask=asked.say, watch=watch)
     if found.lost.count == found.wanted > 0:
         await bucket.probe()  # says so if it is the bucket that is not there
         form = "none of %d faces is in %s: is it the right bucket?"

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
 from typing import Any, Final, TypeVar
 
+from facerelay.commands import logs
 from facerelay.config import Broker, Config
 from facerelay.link.session import Session
 from facerelay.topics import MAX_MESSAGE_BYTES
@@ -22,14 +21,9 @@ _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 _PARENT_EVERY_S: Final = 1.0
 
 
-def set_up_log(*, verbose: bool) -> None:
-    """Log plain lines to standard error."""
-    logging.basicConfig(
-        stream=sys.stderr,
-        level=logging.DEBUG if verbose else logging.INFO,
-        format="%(asctime)s %(levelname)-7s %(name)s: %(message)s",
-    )
-    logging.getLogger("asyncio").setLevel(logging.WARNING)
+def set_up_log(*, verbose: bool, form: str = "plain") -> None:
+    """Log to standard error: plain lines, or JSON."""
+    logs.set_up(verbose=verbose, form=form)
 
 
 def connector(config: Config, broker: Broker | None = None) -> Callable[..., Session]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from contextlib import closing
 from datetime import UTC, datetime
@@ -14,6 +15,8 @@ import cv2
 import numpy as np
 
 from facerelay import face, picture
+from facerelay.commands import logs
+from facerelay.commands.progress import watching
 from facerelay.commands.running import connector
 from facerelay.config import Config
 from facerelay.edge import reading
@@ -22,6 +25,7 @@ from facerelay.edge.clock import clock_state
 from facerelay.edge.outbox import Outbox
 from facerelay.edge.relaying import relaying
 from facerelay.edge.watcher import encode_face
+from facerelay.steps import Watch
 
 _LOOK_S: Final = 0.1
 _MOST_BYTES: Final = 64_000_000
@@ -31,7 +35,14 @@ class SendError(Exception):
     """A file cannot be sent; the message names it."""
 
 
-async def send(config: Config, files: tuple[Path, ...], *, camera: str, timeout: float) -> int:  # noqa: ASYNC109 - the user's setting
+async def send(
+    config: Config,
+    files: tuple[Path, ...],
+    *,
+    camera: str,
+    timeout: float,  # noqa: ASYNC109 - the user's setting
+    as_json: bool = False,
+) -> int:
     """Send files as faces of a camera; prints each one's key and what became of it.
 
     Each is encoded anew, as a camera's crop would be: what another camera wrote about it stays here.
@@ -51,25 +62,31 @@ async def send(config: Config, files: tuple[Path, ...], *, camera: str, timeout:
         for each in sealed:
             outbox.put(each, chosen=time.time()).result()
         async with relaying(config, outbox, connector(config)):
-            await _answered(outbox, timeout)
+            with watching() as watch:
+                await _answered(outbox, timeout, watch)
     with closing(reading.open_books(path)) as db:
         states = ("stored", "sent", "waiting", "refused", "dropped", "erased")
         became = {entry.id: entry for entry in reading.entries(db, outbox.id, states)}
     for file, each in zip(files, sealed, strict=True):
         entry = became[each.face.id]
-        click.echo(f"{file}: {entry.state}{f' ({entry.reason})' if entry.reason else ''} {each.key}")
+        if as_json:
+            known = {"id": entry.id, "state": entry.state, "reason": entry.reason, "key": each.key}
+            click.echo(json.dumps({"file": str(file), **known}))
+        else:
+            click.echo(f"{file}: {entry.state}{f' ({entry.reason})' if entry.reason else ''} {each.key}")
     if any(became[each.face.id].state == "waiting" for each in sealed):
-        click.echo(
-            f"No receipt yet: is a store running, and the link up (`facerelay doctor`)? They wait in {path},"
-            " and go with the next `facerelay send`.",
-            err=True,
+        logs.complain(
+            f"no receipt yet: is a store running, and the link up (`facerelay doctor`)? They wait in {path},"
+            " and go with the next `facerelay send`."
         )
     return 0 if all(became[each.face.id].state in {"stored", "sent"} for each in sealed) else 1
 
 
-async def _answered(outbox: Outbox, timeout: float) -> None:  # noqa: ASYNC109 - the user's setting
+async def _answered(outbox: Outbox, timeout: float, watch: Watch) -> None:  # noqa: ASYNC109 - the user's setting
     until = time.monotonic() + timeout
-    while time.monotonic() < until and outbox.waiting().result() > 0:  # noqa: ASYNC110 - it is the disk that answers
+    total = outbox.waiting().result()
+    while time.monotonic() < until and (left := outbox.waiting().result()) > 0:
+        watch("receipts", total - left, total)
         await asyncio.sleep(_LOOK_S)
 
 

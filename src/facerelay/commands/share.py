@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 from datetime import UTC, datetime, timedelta
 from typing import Final, TypeAlias
@@ -16,6 +17,7 @@ from obstore.store import AzureStore, GCSStore, S3Store
 from facerelay.cloud import keys
 from facerelay.cloud.bucket import Bucket, BucketError, MissingError, check_key, open_bucket
 from facerelay.cloud.objects import ObjectBucket
+from facerelay.commands import logs
 from facerelay.commands.books import existing_bucket
 from facerelay.config import Config
 from facerelay.settings import ConfigError
@@ -83,9 +85,7 @@ async def share(
             click.echo(json.dumps({"key": key, "url": url, "expires": ends.isoformat()}))
         else:
             click.echo(url)
-            click.echo(
-                f"facerelay: {key}: for whoever has the link, until {ends:%Y-%m-%d %H:%M:%S} UTC", err=True
-            )
+            logs.say(f"{key}: for whoever has the link, until {ends:%Y-%m-%d %H:%M:%S} UTC")
 
 
 def signing(bucket: Bucket) -> Signing:
@@ -152,8 +152,8 @@ def _warn(endpoint: str | None) -> None:
     """Say where a link would lead nobody else: its host is part of what is signed."""
     host = urlsplit(endpoint or "").hostname
     if host in _LOOPBACK:
-        click.echo(
-            f"facerelay: a link to {host} works on this machine alone: sign it for the address that others"
-            " use, with --endpoint https://…",
-            err=True,
+        logs.say(
+            f"a link to {host} works on this machine alone: sign it for the address that others use, with"
+            " --endpoint https://…",
+            level=logging.WARNING,
         )

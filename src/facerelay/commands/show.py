@@ -11,7 +11,7 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from facerelay.commands import books
+from facerelay.commands import books, logs
 from facerelay.edge import reading
 from facerelay.edge.schema import OutboxError
 from facerelay.topics import Ledger
@@ -32,7 +32,7 @@ class Screen:
     def __init__(self, path: Path, *, page: str, plain: bool) -> None:
         self._path = path
         self._page = page
-        self._console = Console(stderr=True)
+        self._console = Console(stderr=True, quiet=logs.is_json())
         self._live = None if plain else Live(console=self._console, auto_refresh=False)
         self._stack = ExitStack()
         self._every = _LINE_EVERY_S if plain else _TABLE_EVERY_S

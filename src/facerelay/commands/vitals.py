@@ -5,14 +5,19 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Coroutine
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from contextlib import asynccontextmanager, nullcontext, suppress
+from functools import partial
+from http import HTTPStatus
 from typing import Any, Final, TypeVar
 
-from facerelay import alive, topics
+from facerelay import __version__, alive, topics
 from facerelay.commands.running import connector
 from facerelay.config import Config
 from facerelay.link.session import Session
+from facerelay.metrics import Meters, Reading, catalogue, process, text
+from facerelay.metrics.serve import Answer, Page, serving
+from facerelay.tracing import open_tracer
 
 log = logging.getLogger(__name__)
 
@@ -29,26 +34,110 @@ _PAGE_EVERY_S: Final = 60.0
 _MISSING: Final = "probe/none.txt"
 
 
-async def beside(role: Awaitable[T], *looks: Look) -> T:
-    """Run a role, and say meanwhile how it does in the file that the environment names, if it names one."""
+class Instruments:
+    """What watches a role from outside, as the settings say.
+
+    Args:
+        config: this machine's settings.
+        role: the role's name.
+
+    Attributes:
+        meters: are asked for the role's figures; None where metrics are not enabled.
+        trace: is told of faces.
+
+    Raises:
+        ModuleNotFoundError: traces are wanted, and the `trace` extra is not installed.
+    """
+
+    def __init__(self, config: Config, role: str) -> None:
+        self._settings = config.metrics
+        self._role = role
+        self.meters = Meters() if config.metrics.enabled else None
+        self.trace = open_tracer(config.trace, role=role, site=config.site if role == "capture" else None)
+
+    @asynccontextmanager
+    async def serving(self, health: Health) -> AsyncIterator[None]:
+        """Tell figures and health on the role's port, if that is asked for; traces end with the block."""
+        try:
+            if self.meters is None:
+                yield
+                return
+            self.meters.add(partial(self._own, self.meters, health))
+            self.meters.add(process.read)
+            pages: dict[str, Page] = {
+                "/metrics": partial(_metrics, self.meters), "/healthz": _healthz, "/readyz": health.page,
+            }  # fmt: skip
+            settings = self._settings
+            async with serving(settings.host, settings.port_of(self._role), pages, called="metrics.port"):
+                yield
+        finally:
+            await self.trace.close()
+
+    async def _own(self, meters: Meters, health: Health) -> list[Reading]:
+        return [
+            Reading(catalogue.BUILD, (__version__, self._role), 1),
+            Reading(catalogue.READY, (), int(not health.wrong)),
+            Reading(catalogue.FAILURES, (), meters.failures),
+        ]
+
+
+class Health:
+    """What the last look at a role has found.
+
+    Attributes:
+        wrong: in a line; nothing where all is well.
+    """
+
+    def __init__(self) -> None:
+        self.wrong = alive.SILENT
+
+    async def page(self, _: Mapping[str, str]) -> Answer:
+        """Answer whether the role can do its work."""
+        status = HTTPStatus.SERVICE_UNAVAILABLE if self.wrong else HTTPStatus.OK
+        return Answer(status, f"{self.wrong or 'ready'}\n".encode())
+
+
+async def _healthz(_: Mapping[str, str]) -> Answer:
+    """Answer at all, which is what is asked: the role's event loop turns."""
+    return Answer(HTTPStatus.OK, b"alive\n")
+
+
+async def _metrics(meters: Meters, headers: Mapping[str, str]) -> Answer:
+    form = text.media(headers.get("accept", ""))
+    body = await asyncio.to_thread(text.expose, await meters.read(), form)
+    return Answer(HTTPStatus.OK, body, form)
+
+
+async def beside(role: Awaitable[T], *looks: Look, instruments: Instruments | None = None) -> T:
+    """Run a role, and say meanwhile how it does.
+
+    Args:
+        role: runs until it ends.
+        looks: at what the role needs for its work.
+        instruments: tell it on a port, too, and not alone in the file that the environment names.
+    """
     path = alive.file()
-    if path is None:
-        return await role
+    health = Health()
 
     async def beat() -> None:
         await asyncio.sleep(_FIRST_S)
         while True:
+            health.wrong = await wrong(looks)
             try:
-                alive.say(path, await wrong(looks))
+                if path is not None:
+                    alive.say(path, health.wrong)
             except OSError as error:
                 log.warning("%s: how this role does cannot be told: %s", path, error)
             await asyncio.sleep(alive.EVERY_S)
 
-    beating = asyncio.ensure_future(beat())
-    try:
-        return await role
-    finally:
-        beating.cancel()
+    async with instruments.serving(health) if instruments else nullcontext():
+        told = path is not None or (instruments is not None and instruments.meters is not None)
+        beating = asyncio.ensure_future(beat()) if told else None
+        try:
+            return await role
+        finally:
+            if beating is not None:
+                beating.cancel()
 
 
 async def wrong(looks: tuple[Look, ...]) -> str:
@@ -85,10 +174,10 @@ class Sessions:
         return "" if up else f"not connected to {self._url}"
 
 
-async def forwarding(config: Config, role: Awaitable[T]) -> T:
+async def forwarding(config: Config, role: Awaitable[T], instruments: Instruments) -> T:
     """Run the forwarder beside a look at what it tells the edge: whether it carries faces and receipts."""
-    if alive.file() is None:
-        return await role
+    if alive.file() is None and instruments.meters is None:
+        return await beside(role, instruments=instruments)
     session = connector(config)(
         client_id=f"{config.site}-forward-health",
         subscribe=((topics.link(config.site), 1),),
@@ -111,7 +200,7 @@ async def forwarding(config: Config, role: Awaitable[T]) -> T:
     async with session:
         listening = asyncio.ensure_future(listen())
         try:
-            return await beside(role, look)
+            return await beside(role, look, instruments=instruments)
         finally:
             listening.cancel()
 
@@ -163,7 +252,7 @@ def page(config: Config) -> Look:
     import urllib.request  # noqa: PLC0415 - as above
 
     host = "[::1]" if ":" in config.gallery.host else "127.0.0.1"
-    url = f"http://{host}:{config.gallery.port}/latest"
+    url = f"http://{host}:{config.gallery.port}/api/ready"
 
     def ask() -> str:
         try:

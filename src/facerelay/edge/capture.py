@@ -14,12 +14,15 @@ import cv2
 from facerelay.config import Camera, Config
 from facerelay.edge.cameras.posted import GAP_S, Mailbox, PostOffice, is_topic
 from facerelay.edge.eyes.detect import configured
+from facerelay.edge.home.announce import Home, Reach, announcing
 from facerelay.edge.outbox import Outbox
 from facerelay.edge.preview import Observe
 from facerelay.edge.relaying import relaying
 from facerelay.edge.thrift import Thrift
 from facerelay.edge.watcher import Watcher
+from facerelay.metrics import Meters
 from facerelay.mqtt import Connect, Session
+from facerelay.tracing import OFF, Tracer
 
 _LOOK_S: Final = 0.2
 _STUCK_S: Final = 60.0
@@ -68,6 +71,9 @@ async def capture(
     stop: asyncio.Event,
     until_end: bool = False,
     observe: Observe | None = None,
+    meters: Meters | None = None,
+    trace: Tracer = OFF,
+    reach: Reach | None = None,
 ) -> None:
     """Watch the cameras and relay what they give, until `stop` is set.
 
@@ -77,6 +83,9 @@ async def capture(
         stop: set it to end; what is in the outbox waits there for the next start.
         until_end: end by itself when the cameras have ended and every face has its answer.
         observe: gives, for a camera and its settings, what is told of each of its frames.
+        meters: are asked for figures.
+        trace: is told what becomes of each face.
+        reach: gives what makes sessions with other brokers, for Home Assistant and Frigate's topics.
 
     Raises:
         OutboxError: the outbox cannot be used.
@@ -86,8 +95,14 @@ async def capture(
     """
     with open_outbox(config) as outbox:
         thrift = Thrift(min_quality=config.uplink.min_quality, min_side=config.uplink.min_side)
-        async with relaying(config, outbox, connect, thrift=thrift):
-            await _watch(config, outbox, connect, stop, thrift, until_end=until_end, observe=observe)
+        async with (
+            relaying(config, outbox, connect, thrift=thrift, meters=meters, trace=trace) as relay,
+            announcing(config, outbox, reach, link=lambda: relay.link) as home,
+        ):
+            await _watch(
+                config, outbox, connect, stop, thrift, until_end=until_end, observe=observe, trace=trace,
+                home=home,
+            )  # fmt: skip
 
 
 async def _watch(
@@ -99,6 +114,8 @@ async def _watch(
     *,
     until_end: bool,
     observe: Observe | None,
+    trace: Tracer,
+    home: Home | None,
 ) -> None:
     """Run the cameras' threads until `stop`, or until they and the outbox have come to an end."""
     halt = threading.Event()
@@ -120,6 +137,8 @@ async def _watch(
             mailbox=mailbox,
             thrift=thrift,
             observe=observe and observe(camera, known),
+            trace=trace,
+            witness=None if home is None else home.witness(camera.name),
         )
         watchers.add(watcher, posted=mailbox is not None)
         watcher.start()

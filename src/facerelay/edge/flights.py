@@ -9,11 +9,13 @@ from typing import Final
 
 from facerelay.edge.outbox import Waiting
 from facerelay.edge.roundtrip import RoundTrip
+from facerelay.metrics import Spread
 from facerelay.topics import Hello
 
 _SILENCE: Final = 10.0
 _HELD: Final = 900.0
 _STORES: Final = 64
+_TOOK: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 3600.0)
 
 
 @dataclass(slots=True, eq=False)
@@ -58,6 +60,11 @@ class Flights:
         overdue_s: how long an answer may take before round trips were seen.
         max_unanswered: see above.
         clock: monotonic seconds.
+
+    Attributes:
+        bytes: that fill the window.
+        took: seconds from the first send of each answered face to its receipt.
+        resent: sends of faces that had been sent before.
     """
 
     def __init__(self, *, overdue_s: float, max_unanswered: int, clock: Callable[[], float]) -> None:
@@ -70,7 +77,8 @@ class Flights:
         self._silent_since = 0.0
         self._hurry_after = 0.0
         self._held = 0
-        self.bytes = 0
+        self.bytes = self.resent = 0
+        self.took = Spread(_TOOK)
 
     def __len__(self) -> int:
         return len(self._flights)
@@ -104,6 +112,7 @@ class Flights:
         """It is being sent, now."""
         now = self._clock()
         flight.sends += 1
+        self.resent += flight.sends > 1
         flight.first = now if flight.sends == 1 else flight.first
         flight.last = now
         flight.hurried = False
@@ -127,6 +136,8 @@ class Flights:
         if told and not flight.held and flight.first >= self._whole_since:
             self._trip.seen(took)
         if not held:
+            if flight.first and self.get(flight.face.id) is flight:
+                self.took.observe(took)
             self.land(flight)
         elif not flight.held and self.get(flight.face.id) is flight:
             flight.held = True

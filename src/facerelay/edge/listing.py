@@ -90,6 +90,28 @@ def accounts(db: sqlite3.Connection, span: Span) -> dict[str, Account]:
     return found
 
 
+def lately(db: sqlite3.Connection, outbox: str, since: datetime) -> dict[str, Account]:
+    """Return how many faces of an outbox were dropped and refused since a time, by `<site>/<camera>`.
+
+    Faces that were counted as damaged without a row have no time, and are not among them. An index is read,
+    of what was answered since.
+    """
+    found: dict[str, Account] = {}
+    query = (
+        "SELECT state, coalesce(reason, ''), count(*) FROM faces WHERE outbox = ? AND site = ? AND camera = ?"
+        " AND answered >= ? AND state IN ('dropped', 'refused') GROUP BY 1, 2"
+    )
+    for site, camera in cameras(db):
+        columns = {"dropped": 0, "refused": 0}
+        reasons: dict[str, int] = {}
+        for state, reason, n in db.execute(query, (outbox, site, camera, since.timestamp())):
+            columns[state] += n
+            if reason:
+                reasons[reason] = reasons.get(reason, 0) + n
+        found[f"{site}/{camera}"] = Account(reasons=reasons, **columns)
+    return found
+
+
 def faces(db: sqlite3.Connection, span: Span, states: tuple[str, ...] = ()) -> Iterator[Entry]:
     """Yield the faces of a span in the order of their capture, those in some states or all.
 

@@ -14,7 +14,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Final, Literal, Self
 
-from facerelay.edge import reading, schema
+from facerelay.edge import audited, reading, schema
 from facerelay.edge.jobs import Jobs, News, Waiting
 from facerelay.edge.reserve import means_full
 from facerelay.edge.schema import OutboxError
@@ -89,6 +89,11 @@ class Outbox:
         self._shelf.close()
 
     @property
+    def bytes(self) -> int:
+        """Of the pictures on disk."""
+        return self._jobs.tally.bytes
+
+    @property
     def id(self) -> str:
         """The outbox's: random, made with the file."""
         return self._shelf.id
@@ -105,6 +110,7 @@ class Outbox:
 
     def _begin(self, db: sqlite3.Connection) -> None:
         """Begin with a file that was just opened."""
+        db.execute("DELETE FROM meta WHERE name GLOB ?", (f"{reading.DARK}*",))  # whoever knew is gone
         schema.prune(db, time.time() - self._keep_days * _DAY)
         self._jobs.load(db)
         reading.check(db, self._jobs.tally.waiting)
@@ -181,12 +187,27 @@ class Outbox:
     # the books
 
     def ledger(self) -> Future[Ledger]:
-        """Return this outbox's books as they are on disk."""
-        return self._writer.submit(lambda db: self._jobs.ledger(db, self.id))
+        """Return this outbox's books as they are on disk, and how many faces the last audit missed."""
+
+        def read(db: sqlite3.Connection) -> Ledger:
+            proof = audited.last(self.path, self.id)
+            return self._jobs.ledger(db, self.id).model_copy(update={"lost": proof and proof.lost})
+
+        return self._writer.submit(read)
 
     def waiting(self) -> Future[int]:
         """Return how many faces wait, inherited ones included."""
         return self._writer.submit(lambda _: self._jobs.tally.waiting.total())
+
+    def captured_since(self, site: str, first: str) -> Future[dict[str, int]]:
+        """Return how many faces each camera of a site gave whose id is not less than `first`."""
+        query = "SELECT camera, count(*) FROM faces WHERE id >= ? AND outbox = ? AND site = ? GROUP BY camera"
+
+        def count(db: sqlite3.Connection) -> dict[str, int]:
+            self._jobs.flush(db)
+            return dict(db.execute(query, (first, self.id, site)))
+
+        return self._writer.submit(count)
 
     def oldest(self) -> Future[float | None]:
         """Return when the face that has waited longest was chosen, in Unix seconds; None where none waits."""

@@ -12,6 +12,7 @@ from facerelay.edge.flights import Flights
 from facerelay.edge.outbox import Outbox
 from facerelay.edge.sent import Sent
 from facerelay.edge.window import Window
+from facerelay.metrics import Spread
 from facerelay.topics import LinkHealth
 
 NOTE: Final = "link"
@@ -49,15 +50,35 @@ class Pulse:
         if re.fullmatch(rb"[0-9]{1,15}", payload):
             self._broker_dropped = int(payload)
 
+    @property
+    def took(self) -> Spread:
+        """Seconds from a face's first send to its receipt."""
+        return self._flights.took
+
+    @property
+    def resent(self) -> int:
+        """How many sends were of faces that had been sent before."""
+        return self._flights.resent
+
     async def take(self, *, resets: int) -> LinkHealth:
-        """Return the figures as they are now, and note them; see `LinkHealth` for what they are.
+        """Return the figures as they are now, and note them.
+
+        Raises:
+            sqlite3.Error: the disk fails.
+        """
+        health = await self.look(resets=resets)
+        await asyncio.wrap_future(self._outbox.note(NOTE, health.to_bytes().decode()))
+        return health
+
+    async def look(self, *, resets: int) -> LinkHealth:
+        """Return the figures as they are now; see `LinkHealth` for what they are.
 
         Raises:
             sqlite3.Error: the disk fails.
         """
         trip = self._flights.round_trip
         chosen = await asyncio.wrap_future(self._outbox.oldest())
-        health = LinkHealth(
+        return LinkHealth(
             time=datetime.now(UTC).replace(microsecond=0),
             oldest_s=None if chosen is None else round(min(max(0.0, time.time() - chosen), _MOST_S), 1),
             silent_s=round(self._flights.silence, 1) if self._flights.unheard else None,
@@ -69,5 +90,3 @@ class Pulse:
             cuts=self.cuts,
             resets=resets,
         )
-        await asyncio.wrap_future(self._outbox.note(NOTE, health.to_bytes().decode()))
-        return health

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote
@@ -13,13 +15,20 @@ from urllib.parse import quote
 from pydantic import ValidationError
 
 from facerelay.edge.schema import VERSION, BrokenError, OutboxError
+from facerelay.face import SLUG
 from facerelay.topics import Account, Latency, Ledger
 
 _LATE: Final = 10_000
 """Faces that were given their numbers before another, and put after it, at most."""
 
+DARK: Final = "dark/"
+"""Begins the name of a note that goes on with `<site>/<camera>`: since when it is gone, in Unix seconds."""
+
 _LATENCIES: Final = 1_000
 """Percentiles are those of a camera's last so many answers."""
+
+
+_COUNTED: Final = Account.model_fields.keys() - {"latency_ms", "reasons", "dark_since"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +90,11 @@ def ledger(
         waiting = _waiting(db, outbox)
     for (site, camera), n in waiting.items():
         tallies.setdefault((site, camera), {})["waiting"] = n
+    dark = _dark(db) if outbox == owner(db) else {}
+    for place in dark:
+        tallies.setdefault(place, {})
     cameras = {
-        f"{site}/{camera}": _account(tally, _latency(db, outbox, site, camera))
+        f"{site}/{camera}": _account(tally, _latency(db, outbox, site, camera), dark.get((site, camera)))
         for (site, camera), tally in sorted(tallies.items())
     }
     return Ledger(outbox=outbox, cameras=cameras)
@@ -93,14 +105,24 @@ def _waiting(db: sqlite3.Connection, outbox: str) -> Mapping[tuple[str, str], in
     return {(site, camera): n for site, camera, n in db.execute(query, (outbox,))}
 
 
-def _account(tally: Mapping[str, int], latency: Latency) -> Account:
-    plain = {name: n for name, n in tally.items() if name in Account.model_fields}
+def _dark(db: sqlite3.Connection) -> dict[tuple[str, str], datetime]:
+    """Return since when cameras are gone that are; a note that says nothing of the kind is passed over."""
+    found = {}
+    for name, value in db.execute("SELECT name, value FROM meta WHERE name GLOB ?", (f"{DARK}*",)):
+        site, _, camera = name.removeprefix(DARK).partition("/")
+        if re.fullmatch(SLUG, site) and re.fullmatch(SLUG, camera) and re.fullmatch("[0-9]{1,11}", value):
+            found[site, camera] = datetime.fromtimestamp(int(value), UTC)
+    return found
+
+
+def _account(tally: Mapping[str, int], latency: Latency, dark_since: datetime | None) -> Account:
+    plain = {name: n for name, n in tally.items() if name in _COUNTED}
     reasons: Counter[str] = Counter()
     for name, n in tally.items():
         column, _, reason = name.partition(":")
         if reason and n:
             reasons[f"gate-{reason}" if column == "gate" else reason] += n
-    return Account(latency_ms=latency, reasons=dict(reasons), **plain)
+    return Account(latency_ms=latency, reasons=dict(reasons), dark_since=dark_since, **plain)
 
 
 def _latency(db: sqlite3.Connection, outbox: str, site: str, camera: str) -> Latency:

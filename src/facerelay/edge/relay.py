@@ -20,11 +20,13 @@ from facerelay.edge.outbox import News, Outbox
 from facerelay.edge.pulse import Pulse
 from facerelay.edge.sent import Sent
 from facerelay.edge.silence import Silence
+from facerelay.edge.spans import Spans
 from facerelay.edge.thrift import Thrift
 from facerelay.edge.window import Window
 from facerelay.mqtt import NotConnectedError
 from facerelay.seldom import Seldom
 from facerelay.topics import FaceTopic, Hello, Receipt
+from facerelay.tracing import OFF, Tracer
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +57,7 @@ class Relay:
         thrift: is told how the line copes; cameras ask it how to encode.
         reset: makes the connections anew, for a link that is up and carries nothing.
         expire_s: a face that was chosen so long ago and still waits is dropped, counted as expired.
+        trace: is told of each send and each receipt.
         clock: monotonic seconds.
     """
 
@@ -72,6 +75,7 @@ class Relay:
         thrift: Thrift | None = None,
         reset: Callable[[], Awaitable[None]] | None = None,
         expire_s: float | None = None,
+        trace: Tracer = OFF,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._outbox = outbox
@@ -92,6 +96,7 @@ class Relay:
         self._sent = Sent(outbox, clock=clock)
         self._silence = Silence(self._flights, reset=reset, clock=clock)
         self._seldom = Seldom(log, every_s=60.0)
+        self._spans = Spans(trace)
         self.pulse = Pulse(outbox, flights=self._flights, window=self._window, sent=self._sent)
         self._wake = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -137,15 +142,22 @@ class Relay:
         batch = list(receipts)
         if not batch:
             return
+        came = time.time()
         flights = [(self._flights.get(receipt.id, receipt.sha256), receipt) for receipt in batch]
         self._window.answered((flight.face.id, len(flight.face.data)) for flight, _ in flights if flight)
         await asyncio.wrap_future(self._outbox.answer(batch))
         for flight, receipt in flights:
             if flight is not None:
+                self._spans.answered(flight, receipt, came)
                 self._flights.answered(flight, held=receipt.outcome == "held")
                 self._window.gone(flight.face.id)  # it may have been sent again meanwhile
         self._flights.heard()
         self._wake.set()
+
+    @property
+    def link(self) -> bool | None:
+        """Whether the way to the cloud is up; None where that is not known."""
+        return self._link if self._connected else None
 
     @property
     def in_flight(self) -> int:
@@ -234,17 +246,20 @@ class Relay:
         self._tasks.create_task(self._deliver(flight))
 
     async def _deliver(self, flight: Flight) -> None:
-        face = flight.face
+        face, began = flight.face, time.time()
         try:
             await self._publish(self._topic.publish(face.site, face.camera), face.data)
         except NotConnectedError:
+            self._spans.published(flight, began, fault="not connected")
             self._flights.failed(flight)
             self._window.gone(face.id)
             return
         finally:
             flight.busy = False
+        self._spans.published(flight, began)
         self._sent.add(face, gone=not self._receipts)
         if not self._receipts:
+            self._spans.ended(flight, "sent")
             self._land(flight)
             self._wake.set()
 
@@ -304,4 +319,5 @@ class Relay:
         face = flight.face
         await asyncio.wrap_future(self._outbox.park(face.id, "unanswered"))
         self._land(flight)
+        self._spans.ended(flight, "unanswered", fault="parked")
         log.error("face %s was sent %d times and never answered, others were: parked", face.id, flight.sends)

@@ -12,13 +12,16 @@ from typing import Final
 from facerelay import topics
 from facerelay.config import Config
 from facerelay.edge.budget import Budget
+from facerelay.edge.measures import Measures
 from facerelay.edge.outbox import Outbox
 from facerelay.edge.pulse import BROKER_DROPPED
 from facerelay.edge.relay import Relay
 from facerelay.edge.teller import Teller
 from facerelay.edge.thrift import Thrift
+from facerelay.metrics import Meters
 from facerelay.mqtt import Connect, Message, NotConnectedError, Session
 from facerelay.seldom import Seldom
+from facerelay.tracing import OFF, Tracer
 
 log = logging.getLogger(__name__)
 
@@ -28,9 +31,24 @@ _SAY_EVERY_S: Final = 60.0
 
 @asynccontextmanager
 async def relaying(
-    config: Config, outbox: Outbox, connect: Connect, *, thrift: Thrift | None = None
+    config: Config,
+    outbox: Outbox,
+    connect: Connect,
+    *,
+    thrift: Thrift | None = None,
+    meters: Meters | None = None,
+    trace: Tracer = OFF,
 ) -> AsyncIterator[Relay]:
-    """Relay an outbox to the broker for as long as the block runs; its ledger is published meanwhile."""
+    """Relay an outbox to the broker for as long as the block runs; its ledger is published meanwhile.
+
+    Args:
+        config: this machine's settings.
+        outbox: what is relayed.
+        connect: makes the session with the edge's broker.
+        thrift: is told how the line copes.
+        meters: are asked for figures.
+        trace: is told of each send and each receipt.
+    """
 
     def on_state(up: bool) -> None:  # noqa: FBT001 - the callback's shape
         relay.on_connected(up)
@@ -50,8 +68,10 @@ async def relaying(
         window=256,
         on_state=on_state,
     )
-    relay = _relay(config, outbox, session, thrift)
+    relay = _relay(config, outbox, session, thrift, trace)
     teller = Teller(outbox, session, site=config.site, health=health)
+    if meters is not None:
+        meters.add(Measures(config, outbox, session, relay).read)
     async with session, asyncio.TaskGroup() as group:
         parts = [
             group.create_task(relay.run()),
@@ -81,7 +101,7 @@ async def _downward(config: Config, outbox: Outbox) -> list[tuple[str, int]]:
     return downward
 
 
-def _relay(config: Config, outbox: Outbox, session: Session, thrift: Thrift | None) -> Relay:
+def _relay(config: Config, outbox: Outbox, session: Session, thrift: Thrift | None, trace: Tracer) -> Relay:
     """Return the relay as the settings say, with a session to publish on."""
 
     async def publish(topic: str, payload: bytes) -> None:
@@ -108,6 +128,7 @@ def _relay(config: Config, outbox: Outbox, session: Session, thrift: Thrift | No
         thrift=thrift,
         reset=reset,
         expire_s=hours and 3600 * hours,
+        trace=trace,
     )
 
 

@@ -8,10 +8,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
+from datetime import UTC, datetime
 from typing import Final
 
 from facerelay import face
 from facerelay.config import Camera, Config
+from facerelay.edge import reading
 from facerelay.edge.cameras.camera import CameraError, open_camera
 from facerelay.edge.cameras.frame import Frame
 from facerelay.edge.cameras.posted import Mailbox
@@ -26,11 +28,13 @@ from facerelay.edge.eyes.search import Search
 from facerelay.edge.eyes.track import Tracker
 from facerelay.edge.eyes.watch import Eyes, Seen
 from facerelay.edge.eyes.zones import Zones
+from facerelay.edge.home.witness import Witness
 from facerelay.edge.outbox import Outbox
 from facerelay.edge.schema import OutboxError
 from facerelay.edge.thrift import Thrift
 from facerelay.sections import PictureFormat
 from facerelay.seldom import Seldom
+from facerelay.tracing import OFF, Tracer, born
 
 log = logging.getLogger(__name__)
 _seldom = Seldom(log)
@@ -56,7 +60,9 @@ class Watcher(threading.Thread):
         loop: play the built-in scene again and again.
         observe: is told of each frame, in this thread.
         mailbox: where its pictures come by MQTT; None opens the camera's source.
+        witness: is told of frames and faces, and may have the camera paused.
         thrift: knows how small pictures are to be on a thin line; None leaves them as they are.
+        trace: is told of each face that is captured.
 
     Attributes:
         failure: why the camera could not be opened, or its faces not be kept; None if all went well.
@@ -74,7 +80,9 @@ class Watcher(threading.Thread):
         loop: bool = False,
         observe: Callable[[Seen], None] | None = None,
         mailbox: Mailbox | None = None,
+        witness: Witness | None = None,
         thrift: Thrift | None = None,
+        trace: Tracer = OFF,
     ) -> None:
         super().__init__(name=f"camera {camera.name}", daemon=True)
         self._camera = camera
@@ -85,7 +93,9 @@ class Watcher(threading.Thread):
         self._turn = turn or nullcontext()
         self._loop = loop
         self._mailbox = mailbox
+        self._witness = witness
         self._thrift = thrift or Thrift()
+        self._trace = trace
         self._gate = Gate(min_eyes=config.visits.min_eyes, min_sharpness=config.visits.min_sharpness)
         visits, detect = config.visits, config.detect
         self._eyes = Eyes(
@@ -95,9 +105,11 @@ class Watcher(threading.Thread):
             zones=Zones(zones=camera.zones, masks=camera.masks),
             motion=Motion() if detect.motion else None,
             max_fps=detect.max_fps,
-            observe=observe,
+            observe=_both(observe, None if witness is None else witness.observe),
+            paused=threading.Event() if witness is None else witness.paused,
         )
         self._counted: dict[str, int] = {}
+        self._dark = False
         self._now = self._next_count = 0.0
         self.failure: Exception | None = None
 
@@ -110,9 +122,11 @@ class Watcher(threading.Thread):
                 log.info("camera %s: ended after %d frames", self._camera.name, self._eyes.counters.frames)
         except (CameraError, OutboxError, OSError) as error:
             self.failure = error
+            self._note_dark(datetime.now(UTC))
             log.error("camera %s: %s", self._camera.name, error)  # noqa: TRY400 - the message is for a user
         except Exception as error:
             self.failure = error
+            self._note_dark(datetime.now(UTC))
             log.exception("camera %s ended by a fault of ours", self._camera.name)
         finally:
             self._count()
@@ -120,6 +134,8 @@ class Watcher(threading.Thread):
     def _watch(self) -> None:
         for shot in self._eyes.watch(self._frames()):
             self._keep(shot)
+        if self._witness is not None:
+            self._witness.finish()
 
     def _policy(self) -> Policy:
         visits, picture = self._config.visits, self._config.picture
@@ -135,13 +151,22 @@ class Watcher(threading.Thread):
         try:
             for frame in self._opened():
                 self._now = frame.time.timestamp()
+                self._note_dark(frame.time if frame.dark else None)
                 yield frame
                 if time.monotonic() >= self._next_count:
                     self._next_count = time.monotonic() + _COUNT_EVERY_S
                     self._count()
                     self._count_refused()
+            self._note_dark(None)
         finally:
             self._count_refused()
+
+    def _note_dark(self, at: datetime | None) -> None:
+        """Write down that the camera is gone, seen at a time, or that it is not."""
+        if (at is not None) != self._dark:
+            self._dark = at is not None
+            name = f"{reading.DARK}{self._config.site}/{self._camera.name}"
+            self._outbox.note(name, "" if at is None else f"{at.timestamp():.0f}")
 
     def _opened(self) -> Iterator[Frame]:
         if self._mailbox is not None:
@@ -163,8 +188,9 @@ class Watcher(threading.Thread):
         """Write down how far the counters have come since the last time."""
         seen = self._eyes.counters
         now = {
-            "frames": seen.frames, "inspected": seen.inspected, "skipped": seen.still + seen.late,
-            "skipped:still": seen.still, "skipped:late": seen.late, "detections": seen.detections,
+            "frames": seen.frames, "inspected": seen.inspected,
+            "skipped": seen.still + seen.late + seen.paused, "skipped:still": seen.still,
+            "skipped:late": seen.late, "skipped:paused": seen.paused, "detections": seen.detections,
             "gaps": seen.gaps, "dark_s": int(seen.dark_s), "gate:outside": seen.outside,
         }  # fmt: skip
         now |= {f"gate:{reason}": n for reason, n in self._gate.refused.items()}
@@ -206,6 +232,13 @@ class Watcher(threading.Thread):
                 if self._stop_event.wait(pause):
                     raise OutboxError(f"{self._outbox.path}: {error}") from error
                 pause = min(2 * pause, _LONGEST_PAUSE_S)
+        if self._trace.takes(known.id):
+            self._trace.span(
+                known.id, "capture", start=born(known.id), end=time.time(), site=known.site,
+                camera=known.camera, bytes=len(sealed.data), quality=known.quality,
+            )  # fmt: skip
+        if self._witness is not None:
+            self._witness.captured(sealed)
         if thinned is not None:
             self._outbox.count(known.site, known.camera, **{"picture:thinned": 1})
 
@@ -217,6 +250,20 @@ class Watcher(threading.Thread):
         landmarks = tuple((px - left, py - top) for px, py in shot.detection.landmarks)
         placed = Detection((x - left, y - top, w, h), shot.detection.score, landmarks)
         return align(shot.crop, placed, margin=self._config.picture.margin, look=self._detector.detect)
+
+
+def _both(
+    one: Callable[[Seen], None] | None, other: Callable[[Seen], None] | None
+) -> Callable[[Seen], None] | None:
+    """Return what tells two of each frame, if there are two."""
+    if one is None or other is None:
+        return one or other
+
+    def tell(seen: Seen) -> None:
+        one(seen)
+        other(seen)
+
+    return tell
 
 
 def encode_face(known: face.Face, image: Image, *, form: PictureFormat, most: int) -> face.Sealed:

@@ -23,7 +23,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from facerelay.config import Broker
-from facerelay.link import wire
+from facerelay.link import measures, wire
+from facerelay.metrics import Meters
 from facerelay.topics import MAX_MESSAGE_BYTES
 
 _log = logging.getLogger(__name__)
@@ -39,6 +40,7 @@ _SHOWN = 1_000
 _WRITE_DEADLINE = "60s"
 _LEVELS = {"INF": logging.DEBUG, "WRN": logging.WARNING, "ERR": logging.ERROR, "FTL": logging.CRITICAL}
 _LINE = re.compile(r"^(?:\[\d+\] )?\[(?P<level>[A-Z]{3})\] ?(?P<text>.*)$")
+_MONITOR = re.compile(r"^Starting http monitor on .*:(\d+)$")
 _EXPECTED = "Plaintext passwords detected, use nkeys or bcrypt"
 # Ask Linux to kill this process when its parent dies, and become the server: a `preexec_fn` would do the
 # same between fork and exec, where Python is not safe. 1 is PR_SET_PDEATHSIG, 9 is SIGKILL.
@@ -66,14 +68,21 @@ class EmbeddedBroker:
     Args:
         broker: Where to listen, who may come, where its state lies.
         max_message: Bytes of one face, at most.
+        monitored: Let it tell its figures on loopback.
+
+    Attributes:
+        monitor: The port of its figures, once it is known.
 
     Raises:
         BrokerError: the settings would expose it, or the server did not start.
     """
 
-    def __init__(self, broker: Broker, *, max_message: int) -> None:
+    def __init__(self, broker: Broker, *, max_message: int, monitored: bool = False) -> None:
         self._broker = broker
         self._settings = settings(broker, max_message=max_message)
+        if monitored:
+            self._settings["http"] = "127.0.0.1:-1"  # any free port
+        self.monitor: int | None = None
         self._process: asyncio.subprocess.Process | None = None
         self._pump: asyncio.Task[None] | None = None
         self._ready = asyncio.Event()
@@ -149,6 +158,8 @@ class EmbeddedBroker:
             _log.log(level or logging.WARNING, "nats-server: %s", text)
             if level != logging.DEBUG:
                 self._last.append(text)
+            if monitor := _MONITOR.match(text):
+                self.monitor = int(monitor[1])
             if text == "Server is ready":
                 self._ready.set()
 
@@ -166,13 +177,20 @@ class EmbeddedBroker:
         await asyncio.wait([self._pump])
 
 
-async def run_broker(broker: Broker, *, max_message: int) -> None:
+async def run_broker(broker: Broker, *, max_message: int, meters: Meters | None = None) -> None:
     """Run the embedded broker until cancelled.
+
+    Args:
+        broker: Where to listen, who may come, where its state lies.
+        max_message: Bytes of one face, at most.
+        meters: Are asked for its figures.
 
     Raises:
         BrokerError: it did not start, or ended by itself.
     """
-    async with EmbeddedBroker(broker, max_message=max_message) as server:
+    async with EmbeddedBroker(broker, max_message=max_message, monitored=meters is not None) as server:
+        if meters is not None:
+            meters.add(measures.nats(lambda: server.monitor))
         await server.wait()
 
 

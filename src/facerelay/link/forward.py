@@ -8,8 +8,10 @@ from functools import partial
 
 from facerelay import topics
 from facerelay.config import Broker
+from facerelay.link.measures import source
 from facerelay.link.pipe import Pipe
 from facerelay.link.session import Session
+from facerelay.metrics import Meters
 from facerelay.mqtt import NotConnectedError, Will
 
 _log = logging.getLogger(__name__)
@@ -31,6 +33,7 @@ async def forward(
     delivery: str,
     window: int,
     max_message: int,
+    meters: Meters | None = None,
 ) -> None:
     """Carry a site's messages between its broker and the cloud's, until cancelled.
 
@@ -48,6 +51,7 @@ async def forward(
             lies in the outbox.
         window: Messages in each direction without the other broker's answer, at most.
         max_message: Bytes of one face, at most; larger messages are discarded and logged.
+        meters: Are asked for figures.
 
     Raises:
         ValueError: both brokers are one, where messages would go round for ever.
@@ -89,8 +93,14 @@ async def forward(
         group.create_task(_heed(edge_out, (edge_in, edge_out, cloud_in, cloud_out)))
         tell_edge = partial(at_edge.say, edge_out, is_up)
         tell_cloud = partial(at_cloud.say, cloud_out, lambda: True)
-        group.create_task(Pipe(edge_in, cloud_out, qos=qos, retain=_retained, probe=tell_cloud).run())
-        group.create_task(Pipe(cloud_in, edge_out, qos=1, retain=_retained, probe=tell_edge).run())
+        up_pipe = Pipe(edge_in, cloud_out, qos=qos, retain=_retained, probe=tell_cloud)
+        down_pipe = Pipe(cloud_in, edge_out, qos=1, retain=_retained, probe=tell_edge)
+        if meters is not None:
+            sessions = {("edge", "in"): edge_in, ("edge", "out"): edge_out,
+                        ("cloud", "in"): cloud_in, ("cloud", "out"): cloud_out}  # fmt: skip
+            meters.add(source(sessions, {"up": up_pipe, "down": down_pipe}))
+        group.create_task(up_pipe.run())
+        group.create_task(down_pipe.run())
         group.create_task(at_edge.tell(edge_out, is_up))
         group.create_task(at_cloud.tell(cloud_out, lambda: True))
 

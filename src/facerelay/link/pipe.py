@@ -40,6 +40,8 @@ class Pipe:
         probe: Publishes what the target's broker surely takes, and returns once it did.
 
     Attributes:
+        carried: Messages that the target's broker has.
+        bytes: Of their payloads.
         given_up: Messages that the target's broker would not take.
     """
 
@@ -63,7 +65,7 @@ class Pipe:
         self._suspect = -1
         self._ended_alone = 0
         self._seldom = Seldom(_log)
-        self.given_up = 0
+        self.carried = self.bytes = self.given_up = 0
 
     def __len__(self) -> int:
         """Count the messages taken from the source and not confirmed by the target."""
@@ -113,6 +115,8 @@ class Pipe:
             message.topic, message.payload, qos=self._qos, retain=self._retain(message.topic)
         )
         self._fruitless = 0
+        self.carried += 1
+        self.bytes += len(message.payload)
         self._held.pop(serial).ack()
 
     def _refuse(self, message: Message) -> None:

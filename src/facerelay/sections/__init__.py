@@ -2,10 +2,13 @@
 
 from facerelay.sections.base import Section
 from facerelay.sections.eyes import Camera, Detect, PictureFormat, Preview, Visits
+from facerelay.sections.home import Frigate, HomeAssistant, Webhook
 from facerelay.sections.keeping import Bucket, Gallery, Outbox, Store
+from facerelay.sections.watching import Metrics, Trace
 from facerelay.sections.wire import Broker, Forward, MessageLimits, Topics, Uplink
 
 __all__ = [
-    "Broker", "Bucket", "Camera", "Detect", "Forward", "Gallery", "MessageLimits", "Outbox", "PictureFormat",
-    "Preview", "Section", "Store", "Topics", "Uplink", "Visits",
+    "Broker", "Bucket", "Camera", "Detect", "Forward", "Frigate", "Gallery", "HomeAssistant",
+    "MessageLimits", "Metrics", "Outbox", "PictureFormat", "Preview", "Section", "Store", "Topics", "Trace",
+    "Uplink", "Visits", "Webhook",
 ]  # fmt: skip

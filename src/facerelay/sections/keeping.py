@@ -111,10 +111,27 @@ class Store(Section):
 
 
 class Gallery(Section):
-    """The web page of the latest faces."""
+    """The gallery: the faces of the bucket on web pages."""
 
     host: str = Field("127.0.0.1", title="Host", description="Address to listen on: loopback only.")
     port: Port = Field(8080, title="Port", description="0 takes a free one.")
+    erase: bool = Field(default=True, title="Erase", description="Whether faces can be erased on the page.")
+    listen: bool = Field(
+        default=False,
+        title="Listen",
+        description="Learn of new faces by the receipts at this side's broker, in place of looking.",
+    )
+    look_s: Annotated[float, Field(ge=0.1, le=3600)] = Field(
+        0.6,
+        title="Look",
+        description="Seconds between looks for new faces while a page is open: a listing a camera each.",
+    )
+    cache: Path = Field(
+        Path("gallery-cache"), title="Cache", description="The folder of thumbnails, for this user alone."
+    )
+    cache_bytes: Annotated[int, Field(ge=1_000_000)] = Field(
+        500_000_000, title="Cache budget", description="Of thumbnails on disk; past it the oldest go."
+    )
     allow_insecure: bool = Field(
         default=False,
         title="Allow insecure",

@@ -27,7 +27,7 @@ from facerelay.edge.cameras.raster import Image, Pixels
 from facerelay.face import SLUG, Limits
 from facerelay.picture import PictureError
 from facerelay.seldom import Seldom
-from facerelay.topics import FaceTopic, shown
+from facerelay.topics import FaceTopic, overlap, shown
 
 __all__ = ["GAP_S", "Mailbox", "PostOffice", "is_topic", "plain_name", "topic_of"]
 
@@ -74,7 +74,7 @@ def topic_of(source: str) -> str:
         raise CameraError(source, "a `+` stands for a whole level, between two `/`")
     if topic.startswith("$"):
         raise CameraError(source, "topics that begin with `$` are the broker's own")
-    if any(_overlap(topic, own) for own in _OWN):
+    if any(overlap(topic, own) for own in _OWN):
         own = ", ".join(each.removesuffix("#") for each in _OWN)
         raise CameraError(source, f"it takes in what facerelay itself publishes ({own}): name another topic")
     return topic
@@ -83,18 +83,6 @@ def topic_of(source: str) -> str:
 def plain_name(topic: str) -> str:
     """Return what a camera of a topic may be called: its first level."""
     return topic.partition("/")[0].lower()
-
-
-def _overlap(one: str, other: str) -> bool:
-    """Tell whether two topic filters have a topic in common."""
-    for a, b in zip(one.split("/"), other.split("/"), strict=False):
-        if "#" in (a, b):
-            return True
-        if a != b and "+" not in (a, b):
-            return False
-    longer = max(one.split("/"), other.split("/"), key=len)
-    shorter = min(len(one.split("/")), len(other.split("/")))
-    return len(longer) == shorter or longer[shorter:] == ["#"]
 
 
 class _Letter(NamedTuple):
@@ -232,7 +220,7 @@ class PostOffice:
         self._names = {each.name for each in cameras}
         self._up = False
         for camera, topic in self._cameras:
-            if _overlap(topic, own.filter):
+            if overlap(topic, own.filter):
                 raise CameraError(camera.source, f"it takes in this machine's own faces ({own.filter})")
 
     @property

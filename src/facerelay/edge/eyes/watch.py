@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple
 
@@ -30,6 +31,7 @@ class Counters:
         still: skipped, because nothing had changed; some of them were not even decoded.
         late: skipped, because the camera was behind its time, or frames came faster than is asked for.
         detections: in the frames inspected.
+        paused: skipped, because the camera's switch was off.
         outside: those of them that lie in no zone.
         shots: that came of them.
         gaps: how often the camera was gone.
@@ -42,6 +44,7 @@ class Counters:
     inspected: int = 0
     still: int = 0
     late: int = 0
+    paused: int = 0
     detections: int = 0
     outside: int = 0
     shots: int = 0
@@ -50,12 +53,13 @@ class Counters:
 
 
 class Seen(NamedTuple):
-    """One frame, what was made of each face in it, and what is sent of it: for who watches the watcher."""
+    """One frame, what was made of each face in it, what is sent of it, and the visits that ended with it."""
 
     frame: Frame
     looks: list[Look]
     shots: list[Shot]
     inspected: bool
+    ended: Sequence[int] = ()
 
 
 @dataclass(kw_only=True)
@@ -71,6 +75,7 @@ class Eyes:
         lull: is told when nothing moves, so that less is decoded.
         max_fps: frames looked at in a second, at most; 0 for all.
         observe: is told of each frame.
+        paused: while it is set no frame is looked at, and whoever was seen before has left.
         counters: count.
     """
 
@@ -82,6 +87,7 @@ class Eyes:
     lull: Lull = field(default_factory=Lull)
     max_fps: float = 0.0
     observe: Callable[[Seen], None] | None = None
+    paused: threading.Event = field(default_factory=threading.Event)
     counters: Counters = field(default_factory=Counters)
 
     _left_out: int = 0
@@ -105,19 +111,34 @@ class Eyes:
         except Exception as error:  # noqa: BLE001 - raised below, once nobody who was seen is lost
             failure = error
             # The frame that failed was looked at, if not to its end.
-            counters.inspected = counters.frames - counters.still - counters.late
+            counters.inspected = counters.frames - counters.still - counters.late - counters.paused
         yield from self._finish()
         if failure is not None:
             raise failure
 
     def _finish(self) -> list[Shot]:
-        shots = self.policy.finish(self.tracker.finish())
+        ended = self.tracker.finish()
+        shots = self.policy.finish(ended)
         self.counters.shots += len(shots)
         if shots and self.observe is not None and self._last is not None:
-            self.observe(Seen(self._last, [], shots, inspected=False))
+            self.observe(Seen(self._last, [], shots, inspected=False, ended=ended))
+        return shots
+
+    def _pass(self, frame: Frame) -> list[Shot]:
+        """Take a frame that nobody may look at."""
+        self._note(frame, paused=True)
+        self._last = replace(frame, raster=None)
+        self.lull.on = True
+        ended = self.tracker.finish()
+        shots = self.policy.finish(ended)
+        self.counters.shots += len(shots)
+        if ended and self.observe is not None:
+            self.observe(Seen(self._last, [], shots, inspected=False, ended=ended))
         return shots
 
     def _see(self, frame: Frame) -> list[Shot]:
+        if self.paused.is_set():
+            return self._pass(frame)
         if frame.raster is not None:
             frame = replace(frame, raster=self.zones.masked(frame.raster))
         if not frame.blank and frame.pts < self._next_pts:
@@ -128,10 +149,10 @@ class Eyes:
         shots, looks = self.policy.update(frame, update)
         self.counters.shots += len(shots)
         if self.observe is not None:
-            self.observe(Seen(frame, looks, shots, inspected))
+            self.observe(Seen(frame, looks, shots, inspected, update.ended))
         return shots
 
-    def _note(self, frame: Frame) -> None:
+    def _note(self, frame: Frame, *, paused: bool = False) -> None:
         """Count a frame, those that were dropped before it, and how long the camera was gone."""
         counters = self.counters
         if frame.dark and self._dark_since is None:
@@ -146,6 +167,9 @@ class Eyes:
             counters.frames += 1 + dropped
             still = min(dropped, self.lull.left_out - self._left_out) if self.lull.on else 0
             self._left_out = self.lull.left_out
+            if paused:
+                counters.paused += 1 + dropped
+                return
             counters.still += still
             counters.late += dropped - still
 
