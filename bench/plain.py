@@ -26,7 +26,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from bench.faces import WARM, Offered, Phase, ready, say
 
-TOPIC = "faces"
+TOPIC = os.environ.get("FACERELAY_TOPICS__FACES", "faces")  # ours takes its topic from there, too
 BUCKET, ACCESS_KEY, SECRET_KEY = "bench", "benchkey", "benchsecret"
 _WARM_EVERY_S = 0.3
 Save = Callable[[str, bytes], None]

@@ -4,7 +4,6 @@ import html
 import json
 import pickle
 import re
-import shutil
 import subprocess
 import sys
 import urllib.error
@@ -18,6 +17,8 @@ import pytest
 import test_docs
 from buckets import Weed
 from chains import eventually, facerelay
+from compose import compose2
+from conftest import lacking
 from recipes import EXAMPLES, RECIPES, VISITS, Recipe, answers, named, served
 from servers import free_port
 
@@ -131,18 +132,11 @@ def test_a_compose_file_names_files_that_are_there(path: Path) -> None:
 
 @pytest.mark.parametrize("path", COMPOSE, ids=lambda path: f"{path.parent.name[:3]}-{path.stem}")
 def test_a_compose_file_is_one(path: Path) -> None:
-    for command in (["docker", "compose"], ["docker-compose"]):
-        if shutil.which(command[0]):
-            found = subprocess.run(
-                [*command, "version", "--short"], capture_output=True, text=True, check=False
-            )
-            if found.stdout.removeprefix("v").startswith("2"):
-                break
-    else:
-        pytest.skip("Docker Compose 2 is not installed: the recipes' compose files are not checked")
-    done = subprocess.run(
-        [*command, "-f", str(path), "config", "--format", "json"], capture_output=True, text=True, check=False
-    )
+    command = compose2()
+    if command is None:
+        lacking("Docker Compose 2 is neither installed nor to be had from PyPI")
+    words = [*(command or []), "--profile", "*", "-f", str(path), "config", "--format", "json"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     for name, service in json.loads(done.stdout)["services"].items():
         assert service["read_only"], name

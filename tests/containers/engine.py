@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,7 +19,9 @@ import pytest
 
 ROOT: Final = Path(__file__).parents[2]
 BASE: Final = "python:3.11-slim-bookworm"
+DEBIAN: Final = "debian:bookworm-slim"
 TARGETS: Final = ("forward", "store", "gallery", "broker", "edge", "demo", "bucket")
+RECIPE_TARGETS: Final = ("mosquitto", "s3fs", "plain")
 WANTED: Final = os.environ.get("TEST_CONTAINERS", "")
 """Unset: these tests are not asked for; `1`: they run where they can; `must`: they fail where they cannot."""
 
@@ -91,12 +94,16 @@ def _answers() -> bool:
 
 
 def have_base() -> None:
-    """Have the base image: from here, from a registry, or from the program that BASE_IMAGES names."""
-    stand_in = os.environ.get("BASE_IMAGES")
-    for command in (["docker", "image", "inspect", BASE], ["docker", "pull", "-q", BASE], [stand_in or ""]):
-        if command[0] and subprocess.run(command, capture_output=True, check=False).returncode == 0:
-            return
-    lacking(f"no registry gives {BASE}, and BASE_IMAGES names no program that makes it")
+    """Have the base images: from here, from a registry, or from the program that BASE_IMAGES names."""
+    stand_in = os.environ.get("BASE_IMAGES") or "false"
+    for name in (BASE, DEBIAN):
+        ways = (["docker", "image", "inspect", name], ["docker", "pull", "-q", name], [stand_in])
+        if not any(_succeeds(way) for way in ways):
+            lacking(f"no registry gives {name}, and BASE_IMAGES names no program that makes it")
+
+
+def _succeeds(command: Sequence[str]) -> bool:
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,13 +114,21 @@ class Image:
     size: int
 
 
+def images(folder: Path) -> Iterator[list[Image]]:
+    """Yield our images, for a session: each is built once."""
+    with running(folder):
+        yield build()
+
+
+@cache
 def build() -> list[Image]:
     """Build all our images, each layer once, and return them."""
     have_base()
     buildx = subprocess.run(["docker", "buildx", "version"], capture_output=True, check=False)
     env = os.environ | ({} if buildx.returncode == 0 else {"DOCKER_BUILDKIT": "0"})
-    for target in TARGETS:
-        command = ["docker", "build", "--target", target, "-t", f"facerelay-{target}", str(ROOT)]
+    parts = [("facerelay-recipe-", target, ROOT / "examples" / "parts") for target in RECIPE_TARGETS]
+    for prefix, target, context in [("facerelay-", target, ROOT) for target in TARGETS] + parts:
+        command = ["docker", "build", "--target", target, "-t", f"{prefix}{target}", str(context)]
         done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=_BUILD_S, check=False)
         assert done.returncode == 0, f"{target}: {done.stdout[-2000:]}{done.stderr[-3000:]}"
     base = inspect(BASE)["Size"]
@@ -127,17 +142,21 @@ class Project:
     name: str
     files: Sequence[Path]
     environ: dict[str, str]
+    folder: Path = ROOT
+    program: Sequence[str] = ()
+    """How Compose is called; as it is found here if empty."""
 
-    def compose(self, *words: str, check: bool = True, timeout: float = 180) -> str:
-        """Run Compose on it, and return what it says on standard output."""
+    def compose(self, *words: str, check: bool = True, timeout: float = 180, given: bytes = b"") -> str:
+        """Run Compose on it with `given` on standard input, and return what it says on standard output."""
         files = [word for file in self.files for word in ("-f", str(file))]
-        command = [*compose_command(), "-p", self.name, "--project-directory", str(ROOT), *files, *words]
+        where = ["-p", self.name, "--project-directory", str(self.folder)]
         done = subprocess.run(
-            command, capture_output=True, text=True, env=os.environ | self.environ, timeout=timeout,
-            check=False,
+            [*(self.program or compose_command()), *where, *files, *words], input=given, capture_output=True,
+            env=os.environ | self.environ, timeout=timeout, check=False,
         )  # fmt: skip
-        assert not check or done.returncode == 0, f"{' '.join(words)}: {done.stderr[-3000:]}"
-        return done.stdout
+        said = done.stderr.decode(errors="replace")[-3000:]
+        assert not check or done.returncode == 0, f"{' '.join(words)}: {said}"
+        return done.stdout.decode(errors="replace")
 
     def id(self, part: str) -> str:
         """Return the container of a part."""
@@ -149,9 +168,12 @@ class Project:
     def parts(self) -> list[str]:
         """Return the parts that should run on and on."""
         project = f"label=com.docker.compose.project={self.name}"
-        form = '{{.Label "com.docker.compose.service"}}'
-        names = set(docker("ps", "-a", "--filter", project, "--format", form).split())
-        return sorted(names - {"secrets", "audit"})
+        found = map(inspect, docker("ps", "-aq", "--filter", project).split())
+        return sorted(
+            each["Config"]["Labels"]["com.docker.compose.service"]
+            for each in found
+            if each["HostConfig"]["RestartPolicy"]["Name"] not in {"", "no"}
+        )
 
     def health(self, part: str) -> str:
         """Return `healthy`, or what is said of it instead."""

@@ -37,10 +37,9 @@ PICTURE: Final = (
 """In the image of the demonstration: a camera that ends at once."""
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Image]]:
-    with engine.running(tmp_path_factory.mktemp("engine")):
-        yield engine.build()
+    yield from engine.images(tmp_path_factory.mktemp("engine"))
 
 
 @pytest.fixture(scope="module")
@@ -124,9 +123,9 @@ def test_secrets_are_made_once_and_no_authority_is_replaced(tmp_path: Path) -> N
 def test_faces_of_a_clip_are_in_the_bucket_and_on_a_page(house: Project) -> None:
     _eventually(lambda: _books(house)["stored"] > 0)
     page = f"http://127.0.0.1:{house.environ['FACERELAY_PAGE']}"
-    latest = _fetch(f"{page}/latest")
-    key = json.loads(latest)["faces"][0]["key"]
-    assert _fetch(f"{page}/face/{key}").startswith(b"\xff\xd8")
+    key = json.loads(_fetch(f"{page}/api/faces"))["faces"][0]["key"]
+    assert _fetch(f"{page}/picture?key={key}").startswith(b"\xff\xd8")
+    assert _fetch(f"{page}/thumb?key={key}").startswith(b"RIFF")
     assert b"<html" in _fetch(f"{page}/")
 
 
