@@ -82,6 +82,7 @@ CMD ["store"]
 
 FROM runtime AS gallery
 COPY --from=gallery-files /opt/facerelay /opt/facerelay
+VOLUME ["/var/lib/facerelay"]
 CMD ["gallery"]
 
 FROM runtime AS broker
