@@ -22,7 +22,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 from bench.faces import ready
-from bench.processes import Process, program, python, wait_for_port
+from bench.processes import BenchError, Process, program, python, wait_for_port
 from facerelay import settings
 from facerelay.commands import running, vitals
 from facerelay.commands.supervise import free_ports
@@ -60,16 +60,25 @@ def main() -> None:
 def _measure(variant: str, folder: Path, options: argparse.Namespace) -> tuple[float, ...]:
     """Return CPU us a face and peak MB of the capture side, and of the store."""
     with _running(variant, folder, options) as (edge, store, ports):
-        edge.hear("warm")
+        _hear("warm", edge, store)
         with _scraped(ports if variant == "metrics" else ()):
             before = edge.usage().cpu_s, store.usage().cpu_s
             edge.go()
-            edge.hear("answered", within=300)
+            _hear("answered", edge, store, within=300)
             after = edge.usage(), store.usage()
     return (
         (after[0].cpu_s - before[0]) * 1e6 / options.faces, after[0].peak_mb,
         (after[1].cpu_s - before[1]) * 1e6 / options.faces, after[1].peak_mb,
     )  # fmt: skip
+
+
+def _hear(word: str, edge: Process, store: Process, *, within: float = 120) -> None:
+    """Wait for the edge's word; where it does not come, say whether the store lives, and its last words."""
+    try:
+        edge.hear(word, within=within)
+    except BenchError as error:
+        store.check()
+        raise BenchError(f"{error}; the store runs, and said last: {store.last_words()}") from error
 
 
 @contextmanager

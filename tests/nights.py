@@ -12,6 +12,8 @@ from facerelay import topics
 from facerelay.cloud.books import Books
 from facerelay.cloud.bucket import Bucket
 from facerelay.cloud.history.diary import Diary
+from facerelay.cloud.keep import Counters
+from facerelay.cloud.measures import Measures
 from facerelay.topics import Account, Ledger, LinkHealth
 
 OUTBOX = "a" * 32
@@ -57,10 +59,17 @@ class Edge:
 class Store:
     """A store's books and diary, without a broker: `now` is its clock."""
 
-    def __init__(self, bucket: Bucket, now: datetime, *, name: str = "store") -> None:
+    def __init__(
+        self, bucket: Bucket, now: datetime, *, name: str = "store", measures: Measures | None = None
+    ) -> None:
         self.now = now
-        self.diary = Diary(bucket, store=name, now=lambda: self.now)
-        self.books = Books(bucket, heed=self.diary.take)
+        self._measures = measures or Measures(Counters(), limit=1)
+        self.diary = Diary(bucket, store=name, met=self._measures.begin, now=lambda: self.now)
+        self.books = Books(bucket, heed=self._heed)
+
+    def _heed(self, site: str, ledger: Ledger) -> None:
+        self.diary.take(site, ledger)
+        self._measures.hear(site, ledger)
 
     def hear(self, edge: Edge, *, told: datetime | None = None) -> None:
         """Hear an edge's books; `told` when they are not of now."""

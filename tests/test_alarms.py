@@ -130,16 +130,62 @@ def test_capture_on_this_machine_that_does_not_run() -> None:
     assert "Capture at home has not run since" in only(stopped).words
 
 
+def test_pictures_sent_by_hand_leave_no_edge_behind_that_is_missed() -> None:
+    sent = Account(captured=1, stored=1)
+    assert not kinds(report(sent, heard=3600, brief=True, broker_dropped=3))
+    waits = only(report(Account(captured=1, waiting=1), heard=3600, brief=True))
+    assert "1 face waited there" in waits.words
+
+
 def test_an_edge_of_an_old_version_is_not_missed() -> None:
     books = Ledger(outbox="a" * 32, cameras={"home/door": WELL})
     assert not kinds(Report("home", books, ago(86_400)))
 
 
 def test_an_outbox_whose_cameras_another_tells_of_is_not_missed() -> None:
-    old, new = report(WELL, heard=3600), report(WELL, outbox="b" * 32)
+    done = Account(captured=9, stored=9, dark_since=ago(7200))
+    old, new = report(done, heard=3600, oldest_s=500), report(WELL, outbox="b" * 32)
     assert not kinds(old, new)
     assert kinds(old, new._replace(site="yard")) == ["silent"]
     assert kinds(old, report(WELL, outbox="b" * 32, heard=3600)) == ["silent", "silent"]
+    silent = only(old, report(WELL, outbox="b" * 32, heard=90))
+    assert (silent.kind, silent.outbox) == ("silent", "b" * 32)
+
+
+@pytest.mark.parametrize(("heard", "severity"), [(3600, "critical"), (86_401, "warning")])
+def test_faces_that_waited_in_an_outbox_whose_place_another_took_are_missed(
+    heard: float, severity: str
+) -> None:
+    old, new = report(Account(captured=9, stored=6, waiting=3), heard=heard), report(outbox="b" * 32)
+    alarm = only(old, new)
+    assert (alarm.kind, alarm.severity, alarm.outbox, alarm.since) == (
+        "silent",
+        severity,
+        "a" * 32,
+        ago(heard),
+    )
+    assert "3 faces waited in outbox aaaaaaaa of home" in alarm.words
+
+
+def test_a_camera_of_two_outboxes_that_are_heard_may_be_dark_and_what_both_say_is_said_once() -> None:
+    dark = Account(dark_since=ago(600))
+    assert kinds(report(dark), report(dark, outbox="b" * 32)) == ["dark"]
+    lost = Account(dropped=5, reasons={"evicted": 5})
+    assert kinds(report(lately=lost), report(lately=lost, outbox="b" * 32)) == ["dropped"]
+
+
+def test_of_faces_that_go_without_receipts_nobody_says_that_none_is_lost() -> None:
+    sent = Account(captured=9, sent=9)
+    assert judge([report(sent)], []) == (
+        "unknown",
+        "Nothing is late or dark. Faces of home go without receipts: whether they came is not known.",
+    )
+    late = [report(sent, oldest_s=300)]
+    assert judge(late, find(late, now=NOW)) == (
+        "warning",
+        "Faces of home go without receipts, whether they came is not known; home is late; nothing is dark.",
+    )  # fmt: skip
+    assert judge([report(sent, lately=Account(captured=1, stored=1))], []).level == "good"
 
 
 def test_what_an_audit_has_found() -> None:
@@ -163,7 +209,7 @@ def test_critical_ones_come_first_and_one_sentence_says_it_all() -> None:
 
 @given(
     st.datetimes(timezones=st.just(UTC)),
-    st.floats(0, 1e300),
+    st.floats(0, 2**53),
     st.datetimes(timezones=st.just(UTC)),
     st.dictionaries(st.from_regex(r"\A[a-z0-9-]{1,40}\Z"), st.integers(0, 2**53), max_size=5),
 )

@@ -156,7 +156,8 @@ def test_only_faces_are_served(tmp_path: Path, caplog: pytest.LogCaptureFixture)
     "query",
     [
         "site=Home", "camera=a/b", "at=yesterday", "at=" + "9" * 400, "quality=2", "quality=nan", "quality=x",
-        "limit=0", "limit=1000", "limit=-1", "limit=%D9%A3", "cursor=../x", "cursor=%401999", "cursor=face/x",
+        "limit=0", "limit=1000", "limit=-1", "limit=%D9%A3", "limit=0000000011000", "cursor=../x",
+        "cursor=%401999", "cursor=face/x",
     ],
 )  # fmt: skip
 def test_a_query_that_makes_no_sense_is_said_so(

@@ -154,6 +154,22 @@ def test_who_does_not_read_is_sent_away_and_holds_up_nobody(
     asyncio.run(scenario())
 
 
+def test_who_comes_at_the_same_moment_and_is_one_too_many_is_sent_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lives, "MOST_LISTENERS", 1)
+
+    async def scenario() -> None:
+        async with parts_of(folder(tmp_path / "b"), tmp_path) as parts:
+            first, second = parts.live.listen(), parts.live.listen()
+            assert b"hello" in await anext(first)
+            assert [event async for event in second] == []
+            assert parts.live.listeners == 1
+            await first.aclose()  # type: ignore[attr-defined]
+
+    asyncio.run(scenario())
+
+
 def test_no_more_listen_than_can(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

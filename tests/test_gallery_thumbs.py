@@ -26,6 +26,7 @@ from facerelay.cloud.erase import erase
 from facerelay.cloud.gallery import thumbs
 from facerelay.cloud.gallery.cache import Cache, Learnt
 from facerelay.cloud.gallery.erasing import Eraser
+from facerelay.cloud.gallery.reading import Reader
 from facerelay.cloud.gallery.thumbs import SIDE, DamagedError
 from facerelay.cloud.quarantine import Quarantine, notes
 from gallery_parts import fill, folder, parts_of, serving
@@ -45,21 +46,30 @@ def clear(width: int, height: int, media: str) -> bytes:
     return out.getvalue()
 
 
-def bomb() -> bytes:
-    """A PNG of a few bytes that says it has 900 million pixels."""
+def bomb(*, small_first: bool = False) -> bytes:
+    """A PNG of a few bytes that says it has 900 million pixels, at once or when it has said another size."""
 
     def chunk(kind: bytes, body: bytes) -> bytes:
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
     head = struct.pack(">IIBBBBB", 30_000, 30_000, 8, 2, 0, 0, 0)
+    small = chunk(b"IHDR", struct.pack(">IIBBBBB", 10, 10, 8, 2, 0, 0, 0)) if small_first else b""
     body = chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(bytes(9_000))) + chunk(b"IEND", b"")
-    return b"\x89PNG\r\n\x1a\n" + body
+    return b"\x89PNG\r\n\x1a\n" + small + body
+
+
+def progressive(side: int, scans: int = 0) -> bytes:
+    """A JPEG whose last scan, of twelve bytes, comes so many times more."""
+    out = io.BytesIO()
+    Image.new("RGB", (side, side)).save(out, "JPEG", progressive=True, subsampling=0, quality=30)
+    data = out.getvalue()
+    return data[:-2] + data[data.rfind(b"\xff\xda") : -2] * scans + data[-2:]
 
 
 @pytest.mark.parametrize(
     "encoded",
     [photo(), photo(ending=".png"), photo(ending=".webp"), photo(40, 50), photo(1, 3000),
-     clear(400, 300, "PNG"), clear(400, 300, "WEBP")],
+     clear(400, 300, "PNG"), clear(400, 300, "WEBP"), progressive(700)],
 )  # fmt: skip
 def test_a_thumbnail_is_small_and_says_nothing(make_face: Make, encoded: bytes) -> None:
     one = make_face(encoded)
@@ -79,11 +89,14 @@ def test_a_thumbnail_is_small_and_says_nothing(make_face: Make, encoded: bytes) 
         lambda data: data[: len(data) // 2],
         lambda data: data[: len(data) // 2] + bytes(400) + data[len(data) // 2 + 400 :],
         lambda _: bomb(),
+        lambda _: bomb(small_first=True),
+        lambda _: progressive(200, scans=80),
+        lambda _: progressive(4000),
         lambda _: b"\x80\x04K\x01.",
         lambda _: b"",
         lambda _: b"GIF89a" + bytes(400),
     ],
-    ids=["end", "half", "zeros", "bomb", "pickle", "empty", "gif"],
+    ids=["end", "half", "zeros", "bomb", "two sizes", "scans", "coefficients", "pickle", "empty", "gif"],
 )
 def test_a_damaged_picture_is_said_to_be_one(
     tmp_path: Path, make_face: Make, caplog: pytest.LogCaptureFixture, spoil: Callable[[bytes], bytes]
@@ -225,6 +238,25 @@ def test_what_goes_by_age_goes_from_the_cache(tmp_path: Path, make_face: Make) -
             assert (await parts.reader.known([one.key, other.key])).keys() == {other.key}
             assert not await parts.listings.has(one.key, age_s=30)
         assert await retention.expire(bucket, keep=timedelta(0)) == 1
+
+    asyncio.run(scenario())
+
+
+def test_what_is_erased_while_it_is_read_is_not_kept(tmp_path: Path, make_face: Make) -> None:
+    one = make_face(photo(), time=NOON)
+
+    async def scenario() -> None:
+        bucket = folder(tmp_path / "b")
+        await fill(bucket, [one])
+        async with Cache(tmp_path / "cache", max_bytes=1_000_000) as cache:
+            erased: set[str] = set()
+            reader = Reader(bucket, cache, limits=face.Limits(), is_erased=erased.__contains__)
+            making = asyncio.create_task(reader.thumb(one.key))
+            learning = asyncio.create_task(reader.learn([one.key]))
+            await asyncio.sleep(0)
+            erased.add(one.key)
+            await asyncio.gather(making, learning)
+            assert await cache.keys() == []
 
     asyncio.run(scenario())
 

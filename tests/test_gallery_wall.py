@@ -240,6 +240,29 @@ def test_a_page_whose_requests_are_spent_at_once_goes_on_where_it_began(
     asyncio.run(scenario())
 
 
+def test_listings_of_very_many_cameras_do_not_age_faster_than_they_are_read(
+    tmp_path: Path, make_face: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("facerelay.cloud.gallery.wall.MOST_REQUESTS", 100)
+    monkeypatch.setattr("facerelay.cloud.gallery.walk.CLOSED_S", 0.0)  # as in the hour that is written now
+    faces = [make_face(camera=f"c{n}", time=NOON) for n in range(400)]
+
+    async def scenario() -> None:
+        bucket = open_bucket(config.Bucket(url="memory://"))
+        await fill(bucket, faces)
+        async with parts_of(bucket, tmp_path) as parts:
+            found: list[str] = []
+            cursor = ""
+            for _ in range(40):
+                found, answer = await page(parts, **({"cursor": cursor} if cursor else {}))
+                cursor = answer["next"]
+                if found:
+                    break
+            assert found
+
+    asyncio.run(scenario())
+
+
 def test_a_page_that_filters_is_bounded_too(tmp_path: Path, make_face: Make) -> None:
     faces = [make_face(time=NOON - timedelta(minutes=n), quality=0.1) for n in range(2 * MOST_READS)]
 

@@ -14,7 +14,7 @@ from facerelay import config
 from facerelay.cloud import history, retention
 from facerelay.cloud.books import read_books
 from facerelay.cloud.bucket import Bucket, open_bucket
-from facerelay.cloud.history import marks
+from facerelay.cloud.history import marks, reading
 from facerelay.cloud.history.diary import Diary
 from facerelay.cloud.history.marks import Camera, DayMarks, Mark
 from facerelay.cloud.history.period import Counts, Period
@@ -157,6 +157,21 @@ def test_what_was_not_heard_is_counted_afterwards_and_told_as_a_band() -> None:
     asyncio.run(scenario())
 
 
+def test_pictures_sent_by_hand_are_counted_and_their_outbox_is_not_missed() -> None:
+    async def scenario() -> None:
+        bucket, edge = memory(), Edge()
+        store = Store(bucket, at("21:00"))
+        edge.link["brief"] = True
+        edge.count("send", captured=1, stored=1)
+        await store.pass_time(at("21:01"), edge)
+        await store.pass_time(at("23:30"))
+        period = await hours_of(bucket, at("21:00"), 2)
+        assert captured(period, "home/send") == [1, None]
+        assert not period.bands
+
+    asyncio.run(scenario())
+
+
 def test_a_time_without_a_store_is_told_as_that() -> None:
     async def scenario() -> None:
         bucket, edge = memory(), Edge()
@@ -285,13 +300,37 @@ def test_what_is_no_history_is_left_out(caplog: pytest.LogCaptureFixture) -> Non
     asyncio.run(scenario())
 
 
+def test_what_is_too_much_to_read_is_left_out_the_largest_first(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "_MOST_BYTES", 100_000)
+
+    async def scenario() -> None:
+        bucket, edge = memory(), Edge()
+        edge.count("door", captured=1)
+        await Store(bucket, at("22:00")).pass_time(at("22:20"), edge)
+        many = {f"evil/c{n}": Camera(hours={22: Mark(n=(n,) * 14)}) for n in range(2_000)}
+        await bucket.put(f"history/date={DAY}/site=evil/{'e' * 32}.json", DayMarks(cameras=many).to_bytes())
+        period = await hours_of(bucket, EVENING, 1)
+        assert list(period.cameras) == ["home/door"]
+        assert captured(period) == [1]
+        assert "the 1 largest objects are left out" in caplog.text
+
+    asyncio.run(scenario())
+
+
 def test_strangers_cannot_fill_the_memory(caplog: pytest.LogCaptureFixture) -> None:
     diary = Diary(memory(), store="store", now=lambda: EVENING)
     cameras = {f"home/c{n}": Account(captured=1) for n in range(500)}
     for n in range(30):
         diary.take("home", Ledger(outbox=f"{n:032x}", cameras=cameras))
-    assert sum(len(known.last) for known in diary._outboxes.values()) == 10_000
+    assert sum(len(known.last) for known in diary._outboxes.values()) == 5_000
     assert "too many" in caplog.text
+    for n in range(2_500):
+        diary.take("evil", Ledger(outbox=f"{n:032x}", cameras={}))
+    assert sum(site == "evil" for site, _ in diary._outboxes) == 1_000
+    diary.take("away", Ledger(outbox="a" * 32, cameras={"away/door": Account(captured=1)}))
+    assert ("away", "a" * 32) in diary._outboxes  # what one site does leaves room for others
     many = {f"home/c{n}": Camera() for n in range(marks.MOST_CAMERAS + 1)}
     first, second = (dict(list(many.items())[at:][: marks.MOST_CAMERAS]) for at in (0, 1))
     merged = DayMarks(cameras=first).merge(DayMarks(cameras=second))

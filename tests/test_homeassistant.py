@@ -30,8 +30,10 @@ from facerelay.edge.capture import open_outbox
 from facerelay.edge.eyes.detect import make_detector
 from facerelay.edge.home.announce import Home, announcing
 from facerelay.edge.home.discovery import Names, camera_device, site_device
+from facerelay.edge.home.switches import Switches
 from facerelay.edge.home.today import Today
 from facerelay.edge.home.witness import Captured, Ended, News, Witness
+from facerelay.edge.outbox import Outbox
 from facerelay.edge.watcher import Watcher
 from facerelay.face import Sealed, first_id, new_id
 from hass import published
@@ -201,6 +203,19 @@ def test_home_assistants_return_is_answered_with_all_states_but_no_picture(
     asyncio.run(check())
 
 
+def test_a_camera_that_gives_no_picture_is_told_of(mosquitto: servers.Server, tmp_path: Path) -> None:
+    async def check() -> None:
+        async with ear(mosquitto.url) as heard, announced(configured(mosquitto.url, tmp_path)) as (home, _):
+            assert home.assistant is not None
+            for since, said in (("1700000000", b"ON"), ("", b"OFF")):
+                home._outbox.count("home", "door", frames=1)
+                await asyncio.wrap_future(home._outbox.note("dark/home/door", since))
+                await home._read(home.assistant)
+                await heard.until("facerelay/home/door/dark", said)
+
+    asyncio.run(check())
+
+
 # what is never held up
 
 
@@ -266,6 +281,23 @@ def test_a_switch_pauses_its_camera_and_stays_as_it_was_left(broker: servers.Ser
                 await heard.until(state, b"ON")
                 await asyncio.sleep(0.3)
                 assert not home.witness("door").paused.is_set()
+
+    asyncio.run(check())
+
+
+def test_a_switch_that_flutters_does_not_fill_the_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def check() -> None:
+        with Outbox(tmp_path / "o.db", max_bytes=10**6, max_message=10**6) as outbox:
+            switches = Switches(outbox, changed=lambda _: None)
+            await switches.load()
+            switches.paused("door")
+            for n in range(1001):
+                switches.turn("door", b"ON" if n % 2 else b"OFF")
+            await switches.save()
+        assert caplog.text.count("camera door is paused by its switch") == 1
+        assert len(caplog.records) == 1
 
     asyncio.run(check())
 
@@ -477,7 +509,8 @@ def test_homeassistant_itself_takes_what_is_published(
                 "sensor.facerelay_home_oldest_waiting_face", "sensor.facerelay_home_lost_by_the_last_audit",
                 "sensor.home_door_faces_today",
                 "sensor.home_door_waiting", "sensor.home_door_dropped", "sensor.home_door_refused",
-                "event.home_door_face", "switch.home_door_capture", "image.home_door_last_face",
+                "binary_sensor.home_door_no_picture", "event.home_door_face",
+                "switch.home_door_capture", "image.home_door_last_face",
             }  # fmt: skip
             assert found["entities"]["event.home_door_face"]["id"] == sealed.face.id
             assert found["devices"]["home door"]["via"] == found["devices"]["facerelay home"]["id"]

@@ -11,7 +11,7 @@ import pytest
 import servers
 from facerelay import topics
 from facerelay.alarms import Report
-from facerelay.cloud.books import Books, read_books
+from facerelay.cloud.books import Books, read_books, read_outbox
 from facerelay.cloud.bucket import Bucket, open_bucket
 from facerelay.config import Broker
 from facerelay.config import Bucket as Where
@@ -230,5 +230,32 @@ def test_books_that_old_versions_wrote_are_read_and_strange_files_are_not(
         assert sorted(one.books.outbox[0] for one in found) == ["a", "b"]
         assert all(one.books.cameras["home/door"].stored == 2 for one in found)
         assert f"{'c' * 32}.json" in caplog.text
+
+    asyncio.run(check())
+
+
+def test_one_site_that_tells_of_very_many_hides_no_other(
+    bucket: Bucket, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def check() -> None:
+        many = {f"evil/c{n}": Account() for n in range(300)}
+        for part in range(20):
+            cameras = {f"{name}-{part}": account for name, account in many.items()}
+            books = Ledger(outbox="e" * 8, cameras=cameras, part=part, parts=20)
+            key = f"ledger/site=evil/{'e' * 8}" + (f".{part}" if part else "")
+            await bucket.put(f"{key}.json", books.to_bytes())
+        for n in range(300):
+            books = Ledger(outbox=f"{n:08x}", cameras={"evil/c": Account()})
+            await bucket.put(f"ledger/site=evil/{n:08x}.json", books.to_bytes())
+        honest = Ledger(outbox="a" * 8, cameras={"home/door": Account(captured=1)})
+        await bucket.put(f"ledger/site=home/{'a' * 8}.json", honest.to_bytes())
+        found = [one async for one in read_books(bucket)]
+        assert [one.books.cameras for one in found if one.site == "home"] == [honest.cameras]
+        evil = [one for one in found if one.site == "evil"]
+        assert len(evil) <= 250
+        assert sum(len(one.books.cameras) for one in evil) <= 4000
+        assert "301 outboxes" in caplog.text
+        assert await read_outbox(bucket, "home", "a" * 8) == honest
+        assert await read_outbox(bucket, "home", "a" * 7) is None
 
     asyncio.run(check())

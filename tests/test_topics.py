@@ -42,6 +42,7 @@ def test_a_batch_made_to_be_slow_is_refused_at_its_first_fault(payload: bytes) -
     "cameras",
     [
         '{"a/b":{"latency_ms":{"p50":"NaN"}}}',
+        '{"a/b":{"latency_ms":{"p99":1e300}}}',
         '{"a/b":{"captured":-1}}',
         '{"a/b":{"captured":' + "9" * 4000 + "}}",
         '{"a/b":{"reasons":{"A B":1}}}',
@@ -76,6 +77,7 @@ def test_receipts_are_packed_into_messages_of_bounded_size() -> None:
         '"part":-1', '"part":1024', '"parts":0', '"parts":1e9', '"link":{}',
         '"link":{"time":"2026-11-21T10:00:00"}',
         '"link":{"time":"2026-11-21T10:00:00Z","oldest_s":"Infinity"}',
+        '"link":{"time":"2026-11-21T10:00:00Z","silent_s":1e300}',
         '"link":{"time":"2026-11-21T10:00:00Z","resets":-1}',
     ],
 )  # fmt: skip

@@ -77,14 +77,22 @@ def find(reports: Iterable[Report], *, now: datetime, lost: Mapping[str, int] | 
     """Return what is wrong: critical first, then by place.
 
     Args:
-        reports: all that are known: an outbox whose cameras another one of its site tells of is at its end,
-            and not missed.
+        reports: all that are known: an outbox whose place another one took is not missed; the faces that
+            waited in it are.
         now: the time, with its zone.
         lost: how many faces an audit has found to be missing, by `<site>/<camera>`.
     """
-    known = list(reports)
-    found = [alarm for report in known for alarm in _of(report, now, _replaced(report, known, now))]
-    found += [_lost(name, n) for name, n in (lost or {}).items() if n]
+    sites: dict[str, list[Report]] = {}
+    for report in reports:
+        sites.setdefault(report.site, []).append(report)
+    all_of_them = [
+        alarm
+        for known in sites.values()
+        for report in known
+        for alarm in _of(report, now, replaced(report, known, now))
+    ]
+    all_of_them += [_lost(name, n) for name, n in (lost or {}).items() if n]
+    found = {(a.kind, a.site, a.camera, a.words): a for a in all_of_them}.values()  # of two outboxes, once
     order = {"critical": 0, "warning": 1}
     return sorted(found, key=lambda a: (order[a.severity], a.site, a.camera or "", a.kind, a.outbox or ""))
 
@@ -98,30 +106,46 @@ def age(since: datetime, now: datetime) -> str:
     return f"{seconds:.0f} seconds"
 
 
-def _of(report: Report, now: datetime, replaced: bool) -> Iterator[Alarm]:  # noqa: FBT001 - of this module
-    link = report.books.link
-    heard = report.heard or (link.time if link else None)
-    silent = link is not None and heard is not None and (now - heard).total_seconds() > SILENT_S
-    for name, account in report.books.cameras.items():
-        yield from _camera(report, name, account, now, gone=silent or replaced)
-    if report.books.lost:
-        yield _alarm("lost", "critical", report, _missing(report.site, report.books.lost))
-    if silent and not replaced and heard is not None:
-        yield _silent(report, heard, now)
-    elif not silent and link is not None:
-        yield from _link(report, link, now)
-
-
-def _replaced(report: Report, known: Iterable[Report], now: datetime) -> bool:
-    """Whether another outbox of the site is heard, and tells of all cameras of this one."""
-    return any(
+def replaced(report: Report, known: Iterable[Report], now: datetime) -> bool:
+    """Return whether an outbox is silent, and another of its site, heard later, tells of all its cameras."""
+    return _is_silent(report, now) and any(
         other.site == report.site
         and other.books.outbox != report.books.outbox
         and other.heard is not None
-        and (now - other.heard).total_seconds() <= SILENT_S
+        and report.heard is not None
+        and other.heard > report.heard
         and other.books.cameras.keys() >= report.books.cameras.keys()
         for other in known
     )
+
+
+def rests(report: Report) -> bool:
+    """Return whether no further word of an outbox is to be expected: `facerelay send` did all it had to."""
+    link = report.books.link
+    return bool(link and link.brief) and not any(one.waiting for one in report.books.cameras.values())
+
+
+def _is_silent(report: Report, now: datetime) -> bool:
+    heard = _heard(report)
+    if heard is None or report.books.link is None or rests(report):
+        return False
+    return (now - heard).total_seconds() > SILENT_S
+
+
+def _heard(report: Report) -> datetime | None:
+    return report.heard or (report.books.link.time if report.books.link else None)
+
+
+def _of(report: Report, now: datetime, replaced: bool) -> Iterator[Alarm]:  # noqa: FBT001 - of this module
+    link, heard, silent = report.books.link, _heard(report), _is_silent(report, now)
+    for name, account in report.books.cameras.items():
+        yield from _camera(report, name, account, now, gone=silent)
+    if report.books.lost:
+        yield _alarm("lost", "critical", report, _missing(report.site, report.books.lost))
+    if silent and heard is not None:
+        yield from _left(report, heard, now) if replaced else [_silent(report, heard, now)]
+    elif not silent and link is not None and not rests(report):
+        yield from _link(report, link, now)
 
 
 def _lost(name: str, n: int) -> Alarm:
@@ -187,6 +211,20 @@ def _silent(report: Report, heard: datetime, now: datetime) -> Alarm:
     if now - heard > _RETIRED:
         words += " If it was retired, its books go by themselves with store.retention_days."
     return _alarm("silent", "critical", report, words, since=heard)
+
+
+def _left(report: Report, heard: datetime, now: datetime) -> Iterator[Alarm]:
+    """Tell of faces that waited in an outbox when another took its place."""
+    waiting = sum(account.waiting for account in report.books.cameras.values())
+    if waiting:
+        words = (
+            f"{_faces(waiting)} waited in outbox {report.books.outbox[:8]} of {report.site} when it was last"
+            f" heard, {_since(heard, now)}, and another took its place. If that is a copy of the old file, or"
+            " was rescued from it, they go up from there: `facerelay ledger --audit` at the edge tells."
+            " Else start capture with the old file (outbox.path) until they are answered, or they are lost."
+        )
+        recent = (now - heard).total_seconds() <= _DAY_S
+        yield _alarm("silent", "critical" if recent else "warning", report, words, since=heard)
 
 
 def _link(report: Report, link: LinkHealth, now: datetime) -> Iterator[Alarm]:

@@ -176,8 +176,9 @@ class Hello(_Wire):
     start: Hex
 
 
-Count = Annotated[int, Field(ge=0, le=2**53)]
-Milliseconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+MOST_COUNT: Final = 2**53
+Count = Annotated[int, Field(ge=0, le=MOST_COUNT)]
+Milliseconds = Annotated[float, Field(ge=0, le=MOST_COUNT, allow_inf_nan=False)]
 
 
 class Latency(_Wire):
@@ -185,6 +186,9 @@ class Latency(_Wire):
 
     p50: Milliseconds | None = None
     p99: Milliseconds | None = None
+
+
+MOST_REASONS: Final = 64
 
 
 class Account(_Wire):
@@ -212,7 +216,7 @@ class Account(_Wire):
     dark_s: Count = 0
     dark_since: AwareDatetime | None = None
     latency_ms: Latency = Latency()
-    reasons: Annotated[dict[Reason, Count], Field(max_length=64)] = {}
+    reasons: Annotated[dict[Reason, Count], Field(max_length=MOST_REASONS)] = {}
 
     @property
     def closes(self) -> bool:
@@ -224,7 +228,7 @@ class Account(_Wire):
 CameraName = Annotated[str, StringConstraints(pattern=f"^{SLUG}/{SLUG}$")]
 
 
-Figure = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Figure = Annotated[float, Field(ge=0, le=MOST_COUNT, allow_inf_nan=False)]
 
 
 class LinkHealth(_Wire):
@@ -241,6 +245,7 @@ class LinkHealth(_Wire):
         broker_dropped: messages that the edge's broker dropped since it began; null where it does not say.
         cuts: how often the link was found to be down since capture began.
         resets: how often a link that was up and stuck was made anew since then.
+        brief: whether it is at work for a moment alone (`facerelay send`), and its silence no trouble.
     """
 
     time: AwareDatetime
@@ -253,6 +258,7 @@ class LinkHealth(_Wire):
     broker_dropped: Count | None = None
     cuts: Count = 0
     resets: Count = 0
+    brief: bool = False
 
 
 MOST_PARTS: Final = 1024

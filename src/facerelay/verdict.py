@@ -6,10 +6,12 @@ from collections.abc import Iterable, Sequence
 from typing import Final, Literal, NamedTuple
 
 from facerelay.alarms import Alarm, Report
+from facerelay.topics import Account
 
 Level = Literal["good", "warning", "critical", "unknown"]
 
 _LOST: Final = frozenset({"lost", "dropped", "books"})
+_UNKNOWN: Final = "whether they came is not known"
 _LATE: Final = frozenset({"late", "silent", "unanswered", "stuck"})
 
 
@@ -30,6 +32,12 @@ def judge(reports: Sequence[Report], alarms: Iterable[Alarm]) -> Verdict:
     found = list(alarms)
     if not any(report.books.cameras for report in reports):
         return Verdict("unknown", "Nothing is known yet: no edge has told its books.")
+    unknown = {report.site for report in reports if any(account.sent for account in _lately(report))}
+    if not found and unknown:
+        where = _some(unknown, "site")
+        return Verdict(
+            "unknown", f"Nothing is late or dark. Faces of {where} go without receipts: {_UNKNOWN}."
+        )
     if not found:
         return Verdict("good", "Nothing is lost, late or dark.")
     lost = {_place(alarm) for alarm in found if alarm.kind in _LOST}
@@ -41,9 +49,18 @@ def judge(reports: Sequence[Report], alarms: Iterable[Alarm]) -> Verdict:
         f"{_some(dark, 'camera')} {_is(dark)} dark" if dark else "nothing is dark",
     ]
     more = len([alarm for alarm in found if alarm.kind not in _LOST | _LATE | {"dark"}])
+    if unknown and not lost:
+        parts[0] = f"faces of {_some(unknown, 'site')} go without receipts, {_UNKNOWN}"
     words = _upper("; ".join(parts)) + (f"; and {more} more to know of." if more else ".")
     critical = any(alarm.severity == "critical" for alarm in found)
     return Verdict("critical" if critical else "warning", words)
+
+
+def _lately(report: Report) -> Iterable[Account]:
+    """Return what was counted of its cameras lately, or ever where that is not known."""
+    if report.lately is None:
+        return report.books.cameras.values()
+    return (report.lately[name] for name in report.books.cameras if name in report.lately)
 
 
 def _place(alarm: Alarm) -> str:

@@ -122,7 +122,11 @@ def erase(known: Config, *, yes: bool, as_json: bool, **chosen: Any) -> None:  #
         raise settings.ConfigError("--camera needs --site: two sites may have a camera of that name")
     if chosen["start"] and chosen["end"] and chosen["start"] >= chosen["end"]:
         raise settings.ConfigError("--from is not before --to")
+    if odd := [each for each in chosen["ids"] if not re.fullmatch(r"[0-9a-f-]{36}", each)]:
+        raise settings.ConfigError(f"--id {odd[0]}: no face's id, of 36 letters: see its key, or its page")
     if not yes:
-        what = ", ".join(f"{name} {value}" for name, value in chosen.items() if value and name != "wait")
+        named = {"id": ", ".join(chosen["ids"]), "site": chosen["site"], "camera": chosen["camera"],
+                 "from": chosen["start"], "to": chosen["end"]}  # fmt: skip
+        what = ", ".join(f"{name} {value}" for name, value in named.items() if value)
         click.confirm(f"Erase for ever from {known.bucket.url}: {what}?", abort=True, err=True)
     asyncio.run(work(known, **chosen))

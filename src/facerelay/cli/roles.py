@@ -128,16 +128,21 @@ def forward(known: Config) -> None:
     running.run(lambda stop: running.until(stop, vitals.forwarding(known, work, tools)))
 
 
+def _with_bucket(known: Config) -> None:
+    """See that a bucket is named: the default is a folder, and an edge has none."""
+    if "bucket" not in known.model_fields_set:
+        raise settings.ConfigError(
+            "no bucket: add a [bucket] section with its url (is this the cloud's file?)"
+        )
+
+
 @click.command()
 @with_settings
 def store(known: Config) -> None:
     """Save what arrives at this side's broker to the bucket, and answer with receipts."""
     from facerelay.cloud.store import serve_store  # noqa: PLC0415 - a command loads what it needs
 
-    if "bucket" not in known.model_fields_set:
-        raise settings.ConfigError(
-            "no bucket: add a [bucket] section with its url (is this the cloud's file?)"
-        )
+    _with_bucket(known)
     connect = vitals.Sessions(known)
     tools = vitals.Instruments(known, "store")
     role = serve_store(known, connect, meters=tools.meters, trace=tools.trace)
@@ -151,6 +156,7 @@ def gallery(known: Config) -> None:
     """Show the faces of the bucket on web pages, on loopback: live, by time, camera and quality."""
     from facerelay.cloud.gallery import serve_gallery  # noqa: PLC0415 - a command loads what it needs
 
+    _with_bucket(known)
     tools = vitals.Instruments(known, "gallery")
     role = serve_gallery(known, running.connector(known), meters=tools.meters)
     work = vitals.beside(role, vitals.page(known), instruments=tools)

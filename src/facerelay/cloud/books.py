@@ -6,8 +6,10 @@ import asyncio
 import hashlib
 import logging
 import re
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Collection
-from datetime import datetime
+from contextlib import aclosing
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from facerelay.alarms import Report
@@ -21,6 +23,10 @@ log = logging.getLogger(__name__)
 ROOT: Final = "ledger"
 _MOST: Final = 10_000
 _MOST_BYTES: Final = 16_000_000
+_MOST_OF_SITE: Final = 250
+_MOST_CAMERAS_OF_SITE: Final = 4_000
+"""Books of a site beyond these are not read: who may write one site's must not hide all others'."""
+
 _AT_ONCE: Final = 16
 _PART: Final = r"[1-9][0-9]{0,3}"
 _TOPIC: Final = re.compile(rf"ledger/({SLUG})/([0-9a-f]+)(?:/({_PART}))?")
@@ -28,6 +34,10 @@ _KEY: Final = re.compile(rf"{ROOT}/site=({SLUG})/([0-9a-f]{{8,64}})(?:\.({_PART}
 _EMPTY: Final = frozenset({"missing", "too-large"})
 _TELLS_TIME: Final = b'"link":{'
 """Is in a ledger whose edge says something new each time."""
+
+_seldom = Seldom(log)
+_Found = dict[tuple[str, str], dict[int, datetime]]
+"""By site and outbox: when each of its parts was written."""
 
 
 class Books:
@@ -41,6 +51,8 @@ class Books:
         bucket: where.
         max_bytes: of ledgers that wait.
         heed: is told of each ledger that is taken, and of its site.
+        keep: so long books are kept; what a broker retained of an edge that told it longer ago is not taken.
+        now: the time in UTC.
     """
 
     def __init__(
@@ -49,17 +61,21 @@ class Books:
         *,
         max_bytes: int = _MOST_BYTES,
         heed: Callable[[str, Ledger], None] = lambda *_: None,
+        keep: timedelta | None = None,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._bucket = bucket
         self._max_bytes = max_bytes
         self._heed = heed
+        self._keep = keep
+        self._now = now
         self._written: dict[str, bytes] = {}
         self._waiting: dict[str, bytes] = {}
         self._bytes = 0
         self._seldom = Seldom(log)
 
-    def take(self, topic: str, payload: bytes) -> bool:
-        """Take a ledger; returns False where it cannot be read, or speaks for somebody else."""
+    def take(self, topic: str, payload: bytes, *, retained: bool = False) -> bool:
+        """Take a ledger; returns False where it cannot be read, speaks for somebody else, or is too old."""
         try:
             books = Ledger.from_bytes(payload)
         except WireError:
@@ -69,6 +85,8 @@ class Books:
         ours = all(name.startswith(f"{site}/") for name in books.cameras)
         if not ours or (outbox, part) != (books.outbox, str(books.part)) or books.part >= books.parts:
             return self._refuse("the ledger is of another site, outbox or part", topic, payload)
+        if retained and self._keep and books.link and self._now() - books.link.time > self._keep:
+            return False
         key = _key(site, outbox, books.part)
         grown = self._bytes + len(payload) - len(self._waiting.get(key, b""))
         if grown > self._max_bytes or (len(self._waiting) >= _MOST and key not in self._waiting):
@@ -125,22 +143,24 @@ async def read_books(bucket: Bucket) -> AsyncIterator[Report]:
     """Yield what each outbox has reported to the bucket, put together from its parts, and when.
 
     A part that is not of the same books as the first counts for nothing; one that is not there is logged.
+    Of a site with very many outboxes those heard last are read, of very many cameras the first.
 
     Raises:
         BucketError: the bucket cannot be read.
     """
-    found: dict[tuple[str, str], dict[int, datetime]] = {}
+    found: _Found = {}
     async for entry in bucket.list(ROOT):
         if named := _KEY.fullmatch(entry.key):
             site, outbox, part = named.groups(default="0")
             found.setdefault((site, outbox), {})[int(part)] = entry.modified
-    places = list(found.items())
+    places = _latest(found)
+    room = Counter({site: _MOST_CAMERAS_OF_SITE for site, _ in found})
     for at in range(0, len(places), _AT_ONCE):
         batch = places[at : at + _AT_ONCE]
         whole = await asyncio.gather(*(_whole(bucket, *place, there) for place, there in batch))
         for ((site, _), there), books in zip(batch, whole, strict=True):
             if books:
-                yield Report(site, books, there.get(0))
+                yield Report(site, _fitted(site, books, room), there.get(0))
 
 
 async def read_outbox(bucket: Bucket, site: str, outbox: str) -> Ledger | None:
@@ -149,9 +169,41 @@ async def read_outbox(bucket: Bucket, site: str, outbox: str) -> Ledger | None:
     Raises:
         BucketError: the bucket cannot be read.
     """
-    found = {entry.key async for entry in bucket.list(f"{ROOT}/site={site}")}
+    begin = f"{ROOT}/site={site}/{outbox}"
+    found = set()
+    async with aclosing(bucket.list(f"{ROOT}/site={site}", after=begin)) as entries:  # type: ignore[type-var]
+        async for entry in entries:
+            if not entry.key.startswith(f"{begin}."):
+                break
+            found.add(entry.key)
     there = [part for part in range(MOST_PARTS) if _key(site, outbox, part) in found]
     return await _whole(bucket, site, outbox, there) if there[:1] == [0] else None
+
+
+def _latest(found: _Found) -> list[tuple[tuple[str, str], dict[int, datetime]]]:
+    """Return the outboxes that were heard last, of each site so many at most."""
+    order = sorted(found.items(), key=lambda each: max(each[1].values()), reverse=True)
+    places, seen = [], Counter[str]()
+    for place, there in order:
+        seen[place[0]] += 1
+        if seen[place[0]] <= _MOST_OF_SITE:
+            places.append((place, there))
+    for site, n in seen.items():
+        if n > _MOST_OF_SITE:
+            form = "site %s has the books of %d outboxes: %d are read"
+            _seldom.say(logging.WARNING, "outboxes", form, site, n, _MOST_OF_SITE)
+    return sorted(places, key=lambda each: each[0])
+
+
+def _fitted(site: str, books: Ledger, room: Counter[str]) -> Ledger:
+    """Return the books with as many cameras as there is still room for at their site."""
+    left = room[site]
+    room[site] -= min(left, len(books.cameras))
+    if len(books.cameras) <= left:
+        return books
+    form = "site %s has the books of more than %d cameras: read no further"
+    _seldom.say(logging.WARNING, "cameras", form, site, _MOST_CAMERAS_OF_SITE)
+    return books.model_copy(update={"cameras": dict(list(books.cameras.items())[:left])})
 
 
 async def _whole(bucket: Bucket, site: str, outbox: str, there: Collection[int]) -> Ledger | None:
@@ -162,6 +214,8 @@ async def _whole(bucket: Bucket, site: str, outbox: str, there: Collection[int])
     cameras = dict(head.cameras)
     missing = 0
     for number in range(1, head.parts):
+        if len(cameras) > _MOST_CAMERAS_OF_SITE:
+            break
         part = await _read(bucket, _key(site, outbox, number)) if number in there else None
         if part is None or (part.part, part.parts) != (number, head.parts):
             missing += 1

@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from facerelay import alarms
@@ -19,6 +19,9 @@ from facerelay.topics import Account, Ledger, LinkHealth
 
 _MOST_OUTBOXES: Final = 2_000
 _MOST_CAMERAS: Final = 10_000
+_SHARE: Final = 2
+"""Of that room one site takes no more than a half."""
+
 _OURS: Final = frozenset({
     "bucket", "conflict", "exif-too-large", "malformed", "no-pixels", "not-a-picture", "pickle", "too-large",
     "too-many-pixels", "truncated", "wrong-topic",
@@ -51,6 +54,7 @@ class Measures:
     Args:
         counters: what became of messages.
         limit: messages at once, at most.
+        keep: so long an edge that is not heard is told of, as its books are kept.
         now: the time in UTC.
 
     Attributes:
@@ -59,14 +63,22 @@ class Measures:
         hellos: how often the store has announced itself.
     """
 
-    def __init__(self, counters: Counters, *, limit: int, now: Callable[[], datetime] = _now) -> None:
+    def __init__(
+        self,
+        counters: Counters,
+        *,
+        limit: int,
+        keep: timedelta | None = None,
+        now: Callable[[], datetime] = _now,
+    ) -> None:
         self._counters = counters
         self._limit = limit
+        self._keep = keep
         self.session: Session | None = None
         self._now = now
         self._told = books.Books()
         self._outboxes: dict[tuple[str, str], _Outbox] = {}
-        self._cameras = 0
+        self._cameras = Counter[str]()
         self.in_hand = self.hellos = 0
 
     def hear(self, site: str, ledger: Ledger) -> None:
@@ -74,7 +86,8 @@ class Measures:
         known = self._outboxes.get((site, ledger.outbox))
         now = self._now()
         if known is None:
-            if len(self._outboxes) >= _MOST_OUTBOXES:
+            there = sum(where == site for where, _ in self._outboxes)
+            if len(self._outboxes) >= _MOST_OUTBOXES or there >= _MOST_OUTBOXES // _SHARE:
                 return
             heard = min(now, ledger.link.time) if ledger.link else now
             lately = Lately(clock=time.monotonic, whole=ledger.parts == 1)
@@ -84,27 +97,42 @@ class Measures:
         known.link = ledger.link or known.link
         known.lost = ledger.lost
         new = ledger.cameras.keys() - known.cameras.keys()
-        room = _MOST_CAMERAS - self._cameras
+        room = min(_MOST_CAMERAS - self._cameras.total(), _MOST_CAMERAS // _SHARE - self._cameras[site])
         dropped = set(sorted(new)[max(0, room) :])
-        self._cameras += len(new) - len(dropped)
+        self._cameras[site] += len(new) - len(dropped)
         known.cameras |= {name: a for name, a in ledger.cameras.items() if name not in dropped}
+
+    def begin(self, site: str, before: Ledger) -> None:
+        """Take the books of an outbox as they were before this store heard it."""
+        if known := self._outboxes.get((site, before.outbox)):
+            known.lately.begin(before.cameras)
 
     async def read(self) -> Iterator[Reading]:
         """Return the figures as they are now."""
-        heard = {name: replace(one, cameras=dict(one.cameras)) for name, one in self._outboxes.items()}
-        return self._readings(heard, self._now())
+        now = self._now()
+        heard = {
+            name: replace(one, cameras=dict(one.cameras))
+            for name, one in self._outboxes.items()
+            if self._keep is None or now - one.heard <= self._keep
+        }
+        return self._readings(heard, now)
 
     def _readings(self, heard: _Heard, now: datetime) -> Iterator[Reading]:
         yield from self._store()
         yield from self._told.read(_by_camera(heard))
-        sites = sorted({site for site, _ in heard})
-        for site in sites[: c.MOST_CAMERAS]:
-            there = [one for (where, _), one in heard.items() if where == site]
-            yield from books.link(site, [one.link for one in there if one.link])
-            yield from books.lost(site, [one.lost for one in there])
-            youngest = min((now - one.heard).total_seconds() for one in there)
-            yield Reading(c.BOOKS_AGE, (site,), max(0.0, youngest))
-        yield from books.alarms(alarms.find(_reports(heard), now=now))
+        sites: dict[str, list[alarms.Report]] = {}
+        reports = _reports(heard)
+        for report in reports:
+            sites.setdefault(report.site, []).append(report)
+        for site in sorted(sites)[: c.MOST_CAMERAS]:
+            there = sites[site]
+            active = [report for report in there if not alarms.replaced(report, there, now)]
+            yield from books.link(site, [one.books.link for one in active if one.books.link])
+            yield from books.lost(site, [one.books.lost for one in there])
+            expected = [one.heard for one in active if one.heard and not alarms.rests(one)]
+            if expected:
+                yield Reading(c.BOOKS_AGE, (site,), max(0.0, (now - min(expected)).total_seconds()))
+        yield from books.alarms(alarms.find(reports, now=now))
 
     def _store(self) -> Iterator[Reading]:
         counted = self._counters

@@ -91,9 +91,11 @@ class _Store:
             self._bucket, limits=config.limits.face, topic=config.face_topic,
             quarantine=self._quarantine, tombstones=Tombstones(self._bucket),
         )  # fmt: skip
-        self._diary = Diary(self._bucket, store=config.store.name)
-        self.measures = Measures(self._keeper.counters, limit=config.store.concurrency)
-        self._books = Books(self._bucket, heed=self._heed)
+        days = config.store.retention_days
+        keep = timedelta(days=days) if days else None
+        self.measures = Measures(self._keeper.counters, limit=config.store.concurrency, keep=keep)
+        self._diary = Diary(self._bucket, store=config.store.name, met=self.measures.begin)
+        self._books = Books(self._bucket, heed=self._heed, keep=keep)
         self._webhook = None if config.webhook.url is None else Webhook(config.webhook)
         if self._webhook is not None:
             self._keeper.stored = self._webhook.add
@@ -110,8 +112,12 @@ class _Store:
         self._keeper.counters.discarded["too-large"] += 1
 
     def _heed(self, site: str, ledger: topics.Ledger) -> None:
-        self._diary.take(site, ledger)
-        self.measures.hear(site, ledger)
+        """Look at an edge's books; whatever they make of that, faces are stored."""
+        try:
+            self._diary.take(site, ledger)
+            self.measures.hear(site, ledger)
+        except Exception:
+            log.exception("a fault of ours: the books of %s are kept, and have no history", site)
 
     async def serve(self, session: Session, ready: Callable[[], None] | None) -> None:
         """Take messages until cancelled; then send and write what is left."""
@@ -127,7 +133,7 @@ class _Store:
                 tasks.create_task(self._greet(session, ready))
                 tasks.create_task(outgoing.run())
                 tasks.create_task(_every(_BOOKS_EVERY_S, lambda: self._write(session)))
-                tasks.create_task(_every(_BOOKS_EVERY_S, self._diary.flush))
+                tasks.create_task(_every(_BOOKS_EVERY_S, self._write_history))
                 tasks.create_task(self._say())
                 if self._webhook is not None:
                     tasks.create_task(self._webhook.run())
@@ -150,7 +156,7 @@ class _Store:
             if self._config.delivery == "receipt":
                 message.ack()
             if message.topic.startswith("ledger/"):
-                self._books.take(message.topic, message.payload)
+                self._books.take(message.topic, message.payload, retained=message.retain)
                 message.ack()
                 return
             answer = await self._keeper.keep(message.topic, message.payload)
@@ -196,6 +202,14 @@ class _Store:
             self._diary.beat()
         if await self._diary.meet():
             await self._books.flush()
+
+    async def _write_history(self) -> None:
+        """Write the history; where that fails faces are stored all the same."""
+        try:
+            await self._diary.flush()
+        except Exception:
+            log.exception("a fault of ours: the history is not written now")
+            await asyncio.sleep(_AGAIN_S)
 
     async def _look(self) -> None:
         """Say at the start whether the bucket can be written, and whether it keeps what it holds."""

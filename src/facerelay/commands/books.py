@@ -22,7 +22,7 @@ from facerelay.edge import reading
 from facerelay.edge.schema import OutboxError
 from facerelay.settings import ConfigError
 from facerelay.span import Span
-from facerelay.topics import Account, Ledger
+from facerelay.topics import MOST_COUNT, MOST_REASONS, Account, Ledger
 
 _COLUMNS: Final = (
     "frames", "inspected", "captured", "stored", "sent", "waiting", "dropped", "refused", "erased",
@@ -108,8 +108,10 @@ def received(account: Account) -> float | None:
 
 def _sum(one: Account, other: Account) -> Account:
     """Add two outboxes' books of one camera; of latencies the worse is kept."""
-    counts = {name: getattr(one, name) + getattr(other, name) for name in (*_COLUMNS, *_UNSHOWN)}
-    reasons = dict(Counter(one.reasons) + Counter(other.reasons))
+    names = (*_COLUMNS, *_UNSHOWN)
+    counts = {name: min(getattr(one, name) + getattr(other, name), MOST_COUNT) for name in names}
+    most = (Counter(one.reasons) + Counter(other.reasons)).most_common(MOST_REASONS)
+    reasons = {code: min(n, MOST_COUNT) for code, n in most}
     slower = max(one.latency_ms, other.latency_ms, key=lambda latency: latency.p99 or 0)
     dark = [since for since in (one.dark_since, other.dark_since) if since is not None]
     return Account(latency_ms=slower, reasons=reasons, dark_since=max(dark, default=None), **counts)
@@ -150,7 +152,7 @@ def as_table(books: Ledger, *, faces_only: bool = False) -> Table:
     sums = {name: sum(getattr(account, name) for account in accounts) for name in _COLUMNS}
     always = FACES if faces_only else _ALWAYS
     columns = [name for name in _COLUMNS if sums[name] or name in always]
-    table = Table(show_footer=len(accounts) > 1, box=SIMPLE)
+    table = Table(show_footer=len(accounts) > 1, box=SIMPLE, pad_edge=False, collapse_padding=True)
     table.add_column("camera", footer="together", overflow="ellipsis", no_wrap=True)
     for name in columns:
         table.add_column(name, justify="right", footer=str(sums[name]), min_width=len(name))

@@ -94,6 +94,11 @@ class Day:
         """Whether the day had ended."""
         return self.made >= self.start + timedelta(days=1)
 
+    @property
+    def begun(self) -> int:
+        """How many of its hours have begun."""
+        return min(_HOURS, int((self.made - self.start) / timedelta(hours=1)) + 1)
+
     @cached_property
     def hours(self) -> dict[str, tuple[Hour | None, ...]]:
         """The 24 hours of each camera that there are marks of."""
@@ -127,7 +132,7 @@ class Day:
     @cached_property
     def total(self) -> Counts:
         """All cameras' counts."""
-        return Counts.together(balance.counts for balance in self.balances.values())
+        return Counts.together(balance.counts.risen() for balance in self.balances.values())
 
     @property
     def closes(self) -> bool:
@@ -199,10 +204,17 @@ def verdict(day: Day) -> Verdict:
     if total.refused > 0:
         refused = f"{total.refused} were refused, and parked at the edge:"
         doubts.insert(0, f"{refused} {alarms.because(total.account(), 'refused')}")
-    said = lost or ["No face was lost: each one that was captured is accounted for."]
+    known = "No face was lost: each one that was captured is accounted for."
+    if total.sent > 0:
+        known = (
+            f"No face is known to be lost: {total.sent} went without receipts, and whether they came is not"
+            " known."
+        )
+    said = lost or [known]
     if after:
         said.append(f"{after} waited at the edge {'at the end of the day' if day.is_over else 'by now'}.")
-    level: Level = "critical" if lost else "warning" if doubts else "good"
+    well: Level = "unknown" if total.sent > 0 else "good"
+    level: Level = "critical" if lost else "warning" if doubts else well
     return Verdict(level, " ".join([*said, *doubts]))
 
 
@@ -211,6 +223,12 @@ def _doubts(day: Day) -> Iterator[str]:
     silent = sorted({band.site for band in day.bands if band.kind == "silent" and band.lasts})
     if silent:
         yield f"What happened at {', '.join(silent)} after its last word is not told here."
+    off: Counter[str] = Counter()
+    for band in day.bands:
+        if not band.seen:
+            off[band.site] += round(within(band, day) * 1000)
+    for site, ms in off.most_common(_MOST_DARK):
+        yield f"{site} was not heard for {lasting(ms)}, and perhaps off: who passed may not have been seen."
     dark: Counter[str] = Counter()
     for band in day.bands:
         if band.kind == "dark":

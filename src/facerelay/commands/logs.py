@@ -84,6 +84,12 @@ def set_up(*, verbose: bool = False, form: str = "plain") -> None:
         threading.excepthook = _thread_ended
 
 
+def quiet(name: str) -> None:
+    """Let a part say its warnings alone, unless all is asked for (`-v`)."""
+    if not logging.getLogger().isEnabledFor(logging.DEBUG):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
 def is_json() -> bool:
     """Whether the log is for machines."""
     return any(isinstance(handler.formatter, JsonLines) for handler in logging.getLogger().handlers)

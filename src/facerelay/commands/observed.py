@@ -76,23 +76,37 @@ class Observer:
             OutboxError: the outbox cannot be read, or no edge has told the bucket anything.
             BucketError: the bucket cannot be read.
         """
-        local = not self._cloud and self._config.outbox.path.exists()
-        reports = (self._here(),) if local else tuple(await self._reported())
+        local = not self._cloud and _is_edge(self._config) and self._config.outbox.path.exists()
+        reports = self._here() if local else tuple(await self._reported())
         now = datetime.now(UTC)
         place = str(self._config.outbox.path) if local else self._config.bucket.url
         found = alarms.find(reports, now=now)
         return Observed(time=now, place=place, local=local, reports=reports, alarms=tuple(found))
 
-    def _here(self) -> Report:
+    def _here(self) -> tuple[Report, ...]:
+        """Return the file's own books, and those that it inherited where it is a copy or was rescued."""
         with closing(reading.open_books(self._config.outbox.path)) as db:
-            found = reading.ledger(db)
+            own = reading.ledger(db)
+            old = [reading.ledger(db, outbox) for outbox in reading.inherited(db)]
             if time.monotonic() >= self._lately_until:
-                self._lately = listing.lately(db, found.outbox, datetime.now(UTC) - _DAY)
+                since = datetime.now(UTC) - _DAY
+                each = [
+                    one.model_copy(update={"cameras": listing.lately(db, one.outbox, since)})
+                    for one in (own, *old)
+                ]
+                self._lately = self._of_faces(own, books.together(each).cameras)
                 self._lately_until = time.monotonic() + _LATELY_EVERY_S
         link = next(iter(health.here(self._config).values()), None)
-        proof = audited.last(self._config.outbox.path, found.outbox)
-        known = {"link": link, "lost": proof and proof.lost}
-        return Report(self._config.site, found.model_copy(update=known), lately=self._lately)
+        proof = audited.last(self._config.outbox.path, own.outbox)
+        own = own.model_copy(update={"link": link, "lost": proof and proof.lost})
+        return tuple(Report(self._config.site, one, lately=self._lately) for one in (own, *old))
+
+    def _of_faces(self, books: Ledger, lately: Mapping[str, Account]) -> Mapping[str, Account]:
+        """Return what was counted lately, with what goes without receipts where that is how faces go."""
+        if self._config.delivery == "receipt":
+            return lately
+        sent = {name: account.sent for name, account in books.cameras.items()}
+        return {name: one.model_copy(update={"sent": sent.get(name, 0)}) for name, one in lately.items()}
 
     async def _reported(self) -> list[Report]:
         self._bucket = self._bucket or books.existing_bucket(self._config)
@@ -101,6 +115,12 @@ class Observer:
             self._lately = await _of_last_day(self._bucket)
             self._lately_until = time.monotonic() + _LATELY_EVERY_S
         return [report._replace(lately=self._lately or None) for report in found]
+
+
+def _is_edge(config: Config) -> bool:
+    """Whether settings may be those of an edge: a cloud's may lie beside an outbox, on one machine."""
+    told = config.model_fields_set
+    return "bucket" not in told or bool(told & {"camera", "cloud", "outbox", "site"})
 
 
 async def _of_last_day(bucket: Bucket) -> Mapping[str, Account]:

@@ -50,8 +50,9 @@ def bars(
     colours: Sequence[str] = COLOURS,
     height: int = 150,
     unit: str = "",
+    begun: int = _HOURS,
 ) -> str:
-    """Return stacked bars, one an hour."""
+    """Return stacked bars, one an hour; an hour that has begun, and nothing is known of, has a cross."""
 
     def say(value: float) -> str:
         return words(value, unit)
@@ -69,8 +70,8 @@ def bars(
                     _rect(_x(hour) + _GAP / 2, height - low - tall, _STEP - _GAP, tall, colour, said)
                 )
                 floor[hour] += value
-    unknown = [hour for hour in range(_HOURS) if all(row[hour] is None for row in rows.values())]
-    parts += [_unknown(_x(hour), 0, _STEP, height) for hour in unknown] if rows else []
+    unknown = [hour for hour in range(begun) if all(row[hour] is None for row in rows.values())]
+    parts += [_unknown(_x(hour), height - _LANE, _STEP - 1, _LANE) for hour in unknown] if rows else []
     return _svg(title, height, parts)
 
 
@@ -95,14 +96,14 @@ def lines(title: str, rows: Mapping[str, Row], *, colours: Sequence[str] = COLOU
     return _svg(title, height, parts)
 
 
-def heat(title: str, rows: Mapping[str, Row]) -> str:
-    """Return a row a name and a cell an hour, the darker the more."""
+def heat(title: str, rows: Mapping[str, Row], *, begun: int = _HOURS) -> str:
+    """Return a row a name and a cell an hour that has begun, the darker the more."""
     most = max((value for row in rows.values() for value in row if value), default=1.0)
     parts: list[str] = []
     for place, (name, row) in enumerate(rows.items()):
         y = place * _ROW
         parts.append(_text(_LEFT - 8, y + _ROW / 2 + 4, _shortened(name), "end", title=name))
-        for hour, value in enumerate(row):
+        for hour, value in enumerate(row[:begun]):
             if value is None:
                 parts.append(_unknown(_x(hour), y, _STEP - 1, _ROW - 1))
                 continue

@@ -69,9 +69,11 @@ async def report(
         )
     if not found.names:
         whose = f" of {camera}" if camera else ""
+        today = datetime.now(UTC).date()
+        instead = f". Of today: --day {today}" if day < today else ""
         raise ReportError(
             f"no face{whose} and no books of {day} (UTC) in {config.bucket.url}: is it the right bucket, and"
-            " was a store running? What is older than store.retention_days is gone"
+            f" was a store running? What is older than store.retention_days is gone{instead}"
         )
     data = sheet.page(found).encode()
     if piped and not as_json:

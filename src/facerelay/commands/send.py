@@ -55,13 +55,15 @@ async def send(
     Raises:
         SendError: a file is no picture that can be sent.
     """
+    logs.quiet("facerelay.link")
+    logs.quiet("facerelay.edge")
     path = config.outbox.path.with_name(config.outbox.path.name + ".send")
     most = config.limits.message_bytes
     with Outbox(path, max_bytes=config.outbox.max_bytes, max_message=most) as outbox:
         sealed = [_seal(config, outbox, file, camera) for file in files]
         for each in sealed:
             outbox.put(each, chosen=time.time()).result()
-        async with relaying(config, outbox, connector(config)):
+        async with relaying(config, outbox, connector(config), brief=True):
             with watching() as watch:
                 await _answered(outbox, timeout, watch)
     with closing(reading.open_books(path)) as db:

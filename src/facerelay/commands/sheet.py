@@ -90,7 +90,7 @@ def _faces(day: Day) -> str:
     if others := list(rows.values())[_MOST_COLOURS:]:
         stacked[f"{len(others)} others"] = _added(others)
     what = _what(day)
-    bars = plots.bars(f"Faces {what}, by hour", stacked)
+    bars = plots.bars(f"Faces {what}, by hour", stacked, begun=day.begun)
     note = "" if len(rows) > 1 else _unheard(day)
     return _section(f"Faces {what} an hour", _key(stacked, plots.COLOURS) + bars + note)
 
@@ -102,7 +102,7 @@ def _cameras(day: Day) -> str:
     shown = dict(sorted(list(rows.items())[:_MOST_ROWS]))
     left = len(rows) - len(shown)
     more = f'<p class="note">The {_MOST_ROWS} busiest cameras; {left} more are not shown.</p>' if left else ""
-    plot = plots.heat(f"Faces {_what(day)}, by hour and camera", shown)
+    plot = plots.heat(f"Faces {_what(day)}, by hour and camera", shown, begun=day.begun)
     return _section("Each camera", plot + more + _unheard(day))
 
 
@@ -117,13 +117,13 @@ def _what(day: Day) -> str:
 
 
 def _unheard(day: Day) -> str:
-    told = {hour.start for hours in day.hours.values() for hour in hours if hour and hour.since < hour.start}
-    if not told:
+    if all(all(hours[: day.begun]) for hours in day.hours.values()):
         return ""
-    hours = ", ".join(sorted(map(plots.clock, told)))
+    told = {hour.start for hours in day.hours.values() for hour in hours if hour and hour.since < hour.start}
+    later = f" ({', '.join(sorted(map(plots.clock, told)))})" if told else ""
     return (
         '<p class="note">Crosses: hours in which nothing was heard of a camera. What was counted in them'
-        f" stands in the hour in which it was told ({hours}).</p>"
+        f" stands in the hour in which it was told{later}.</p>"
     )
 
 
@@ -131,13 +131,21 @@ def _trouble(day: Day) -> str:
     if not day.hours:
         return ""
     if not day.bands:
-        return _section("Outages", "<p>None: a store was at work and every edge was heard all day.</p>")
+        return _section("Outages", f"<p>{_calm(day)}</p>")
     items = "".join(_told(band, day) for band in day.bands[:_MOST_BANDS])
     left = len(day.bands) - _MOST_BANDS
     more = f'<p class="note">… and {left} more, drawn above.</p>' if left > 0 else ""
     return _section(
         "Outages", plots.lanes("Outages on the day", day.bands, day.start) + f"<dl>{items}</dl>" + more
     )
+
+
+def _calm(day: Day) -> str:
+    """Say that there was no outage, as far as is known."""
+    first = min(hour.start for hours in day.hours.values() for hour in hours if hour)
+    if first > day.start:
+        return f"None that is known of. No word of the day is older than {plots.clock(first)}."
+    return f"None: a store was at work and every edge was heard {'all day' if day.is_over else 'so far'}."
 
 
 def _told(band: Band, day: Day) -> str:
@@ -159,7 +167,8 @@ def _lost(day: Day) -> str:
         return ""
     return _section(
         "Dropped and refused an hour",
-        _key(rows, _BAD) + plots.bars("Faces dropped and refused, by hour", rows, colours=_BAD, height=90),
+        _key(rows, _BAD)
+        + plots.bars("Faces dropped and refused, by hour", rows, colours=_BAD, height=90, begun=day.begun),
     )
 
 
@@ -182,7 +191,8 @@ def _bytes(day: Day) -> str:
     row = _each(day, lambda hour: hour.bytes)
     if not any(row):
         return ""
-    return _section("Bytes sent up an hour", plots.bars("Bytes by hour", {"bytes": row}, height=90, unit="B"))
+    bars = plots.bars("Bytes by hour", {"bytes": row}, height=90, unit="B", begun=day.begun)
+    return _section("Bytes sent up an hour", bars)
 
 
 def _ledger(day: Day) -> str:

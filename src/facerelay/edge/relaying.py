@@ -38,6 +38,7 @@ async def relaying(
     thrift: Thrift | None = None,
     meters: Meters | None = None,
     trace: Tracer = OFF,
+    brief: bool = False,
 ) -> AsyncIterator[Relay]:
     """Relay an outbox to the broker for as long as the block runs; its ledger is published meanwhile.
 
@@ -48,6 +49,7 @@ async def relaying(
         thrift: is told how the line copes.
         meters: are asked for figures.
         trace: is told of each send and each receipt.
+        brief: tell the cloud that this outbox is at work for a moment alone.
     """
 
     def on_state(up: bool) -> None:  # noqa: FBT001 - the callback's shape
@@ -59,7 +61,8 @@ async def relaying(
             relay.on_link(None)
 
     async def health() -> topics.LinkHealth:
-        return await relay.pulse.take(resets=session.resets)
+        taken = await relay.pulse.take(resets=session.resets)
+        return taken.model_copy(update={"brief": brief})
 
     session = connect(
         client_id=f"{config.site}-capture-{outbox.id[:8]}",

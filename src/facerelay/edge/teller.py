@@ -17,7 +17,9 @@ from facerelay.mqtt import NotConnectedError, Session
 from facerelay.topics import Account, Ledger, LinkHealth
 
 _EVERY_S: Final = 10.0
-_LONGEST_S: Final = 300.0
+_LONGEST_S: Final = 30.0
+"""An edge that is not heard for a minute counts as silent (`alarms.SILENT_S`)."""
+
 _SHARE: Final = 0.02
 """Of the time, at most, goes into putting the books together."""
 

@@ -63,8 +63,18 @@ def camera_of(name: str) -> Camera:
     return site, camera
 
 
+def _fairly(cameras: Iterable[Camera]) -> list[Camera]:
+    """Return cameras by name; what a site has beyond half of those that are named comes after all others."""
+    seen = Counter[str]()
+    order: list[tuple[bool, Camera]] = []
+    for camera in sorted(cameras):
+        seen[camera[0]] += 1
+        order.append((seen[camera[0]] > c.MOST_CAMERAS // 2, camera))
+    return [camera for _, camera in sorted(order)]
+
+
 def _capped(cameras: Mapping[Camera, Sequence[Account]]) -> Iterator[tuple[Camera, Sequence[Account]]]:
-    names = sorted(cameras)
+    names = _fairly(cameras)
     for name in names[: c.MOST_CAMERAS]:
         yield name, cameras[name]
     if rest := names[c.MOST_CAMERAS :]:

@@ -175,7 +175,11 @@ PUT_FAILURES: Final = _store(
 IN_HAND: Final = _store("store_in_hand", "Messages that are being dealt with.")
 IN_HAND_MOST: Final = _store("store_in_hand_limit", "store.concurrency.")
 HELLOS: Final = _store("store_hellos_total", "How often the store announced itself: at each connection.")
-BOOKS_AGE: Final = _store("books_age_seconds", "Since the store last heard a site's books.", ("site",))
+BOOKS_AGE: Final = _store(
+    "books_age_seconds",
+    "Since the store last heard a site's books; of several outboxes the oldest.",
+    ("site",),
+)
 
 # the gallery
 

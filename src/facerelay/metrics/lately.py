@@ -33,6 +33,11 @@ class Lately:
         self._before: dict[str, _Mark] = {}
         self._next: dict[str, _Mark] = {}
 
+    def begin(self, cameras: Mapping[str, Account]) -> None:
+        """Begin with books from before this process: what was counted between them and the first counts."""
+        for name, account in cameras.items():
+            self._before[name] = _Mark(account.dropped, account.refused, account.reasons)
+
     def since(self, cameras: Mapping[str, Account]) -> dict[str, Account]:
         """Return what was dropped and refused since, by camera."""
         if self._clock() - self._turned >= _SPAN_S:

@@ -84,6 +84,7 @@ class _Server:
         self._pages = pages
         self._loopback = loopback
         self._open: set[asyncio.StreamWriter] = set()
+        self._asking: dict[asyncio.StreamWriter, None] = {}
 
     def close(self) -> None:
         """End what is open."""
@@ -91,14 +92,19 @@ class _Server:
             writer.transport.abort()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Answer one request, if it comes in time and is none too many."""
+        """Answer one request, if it comes in time; where there are too many, the slowest to ask goes."""
         if len(self._open) >= _MOST_AT_ONCE:
-            writer.transport.abort()
-            return
+            slowest = next(iter(self._asking), writer)
+            slowest.transport.abort()
+            if slowest is writer:
+                return
+            self._asking.pop(slowest)
         self._open.add(writer)
+        self._asking[writer] = None
         try:
             async with asyncio.timeout(_REQUEST_S):
                 head = await reader.readuntil(b"\r\n\r\n")
+                self._asking.pop(writer, None)
                 method, answer = await self._answer(head)
                 writer.write(_bytes(answer, bodiless=method == "HEAD"))
                 await writer.drain()
@@ -108,6 +114,7 @@ class _Server:
             writer.transport.abort()
         finally:
             self._open.discard(writer)
+            self._asking.pop(writer, None)
             writer.close()
 
     async def _answer(self, head: bytes) -> tuple[str, Answer]:

@@ -74,4 +74,7 @@ async def _serve(app: Starlette, parts: Parts, listening: socket.socket, connect
 def _listening(config: Config) -> socket.socket:
     host = "127.0.0.1" if config.gallery.host == "localhost" else config.gallery.host
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    return socket.create_server((host, config.gallery.port), family=family)
+    try:
+        return socket.create_server((host, config.gallery.port), family=family)
+    except OSError as error:
+        raise OSError(f"the gallery cannot listen: {error.strerror}; set gallery.port") from error

@@ -16,6 +16,7 @@ from facerelay.topics import shown
 
 PAGE: Final = 60
 MOST: Final = 200
+_DIGITS: Final = 10
 _MARK: Final = re.compile(r"@((?:\d{4}-\d\d-\d\d(?:T[0-9.]{0,13})?)?~?)", re.ASCII)
 _DATE: Final = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 
@@ -119,6 +120,15 @@ def _quality(query: Mapping[str, str]) -> float:
 
 def _limit(query: Mapping[str, str]) -> int:
     text = query.get("limit", "") or str(PAGE)
-    if not (text.isascii() and text.isdecimal()) or not 1 <= int(text[:9]) <= MOST:
-        raise AskedError(f"limit: a number from 1 to {MOST}")
+    return number(text, MOST, "limit")
+
+
+def number(text: str, most: int, which: str) -> int:
+    """Read a number from 1 to `most`.
+
+    Raises:
+        AskedError: it is none.
+    """
+    if not (text.isascii() and text.isdecimal() and len(text) < _DIGITS) or not 1 <= int(text) <= most:
+        raise AskedError(f"{which}: a number from 1 to {most}")
     return int(text)

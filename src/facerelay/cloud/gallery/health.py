@@ -19,6 +19,7 @@ from facerelay.alarms import Report
 from facerelay.cloud import history
 from facerelay.cloud.books import read_books
 from facerelay.cloud.contract import Bucket
+from facerelay.cloud.gallery import asked
 from facerelay.cloud.gallery.answers import answer, guarded
 from facerelay.cloud.gallery.asked import AskedError
 from facerelay.cloud.history.losses import judge_past, losses
@@ -142,9 +143,7 @@ class _Kept(Generic[T]):
 
 def _asked(query: Mapping[str, str]) -> tuple[datetime, int]:
     """Return the first hour that is asked for, and how many."""
-    hours = query.get("hours", "") or "24"
-    if not (hours.isascii() and hours.isdecimal()) or not 1 <= int(hours[:9]) <= history.MOST_HOURS:
-        raise AskedError(f"hours: a number from 1 to {history.MOST_HOURS}")
+    hours = asked.number(query.get("hours", "") or "24", history.MOST_HOURS, "hours")
     try:
         start = datetime.fromisoformat(query.get("start", "")[:40])
         start = (start if start.tzinfo else start.replace(tzinfo=UTC)).astimezone(UTC)
@@ -152,7 +151,7 @@ def _asked(query: Mapping[str, str]) -> tuple[datetime, int]:
         raise AskedError("start: write the time as 2026-11-20T18:00:00Z") from None
     if not _FIRST_YEAR <= start.year <= _LAST_YEAR:
         raise AskedError("start: nothing can be known of that time")
-    return start, int(hours)
+    return start, hours
 
 
 def _cameras(reports: list[Report], day: Period) -> Iterator[dict[str, Any]]:
@@ -199,7 +198,8 @@ def _edge(report: Report, now: datetime) -> dict[str, Any]:
         "site": report.site,
         "outbox": report.books.outbox,
         "heard": _iso(heard),
-        "silent": link is None or heard is None or (now - heard).total_seconds() > alarms.SILENT_S,
+        "silent": not alarms.rests(report)
+        and (link is None or heard is None or (now - heard).total_seconds() > alarms.SILENT_S),
         "link": {name: getattr(link, name) for name in _LINK} if link else None,
     }
 

@@ -40,10 +40,6 @@ _LATE: Final = timedelta(minutes=2)
 _MINUTE: Final = timedelta(minutes=1)
 
 
-class FullError(Exception):
-    """So many listen that no more can."""
-
-
 @dataclass(eq=False, slots=True)
 class _Listener:
     """Who listens, to what; `queue` ends with None when it is to be sent away."""
@@ -102,11 +98,10 @@ class Live:
     async def listen(self, *, site: str | None = None, camera: str | None = None) -> AsyncIterator[bytes]:
         """Yield server-sent events: `hello`, then `face` and `erased`, and comments in between.
 
-        Who does not take them as they come is sent away, and may come again.
-
-        Raises:
-            FullError: `MOST_LISTENERS` listen already.
+        Who does not take them as they come is sent away, and may come again; so is who is one too many.
         """
+        if self.full():
+            return
         listener = self._enter(site, camera)
         try:
             yield b"retry: 2000\n" + _event("hello", {})
@@ -168,8 +163,6 @@ class Live:
             self._watching = None
 
     def _enter(self, site: str | None, camera: str | None) -> _Listener:
-        if self.full():
-            raise FullError(f"{MOST_LISTENERS} pages are open already: close another one")
         listener = _Listener(site, camera)
         self._listeners.add(listener)
         if self._watching is None:

@@ -56,7 +56,7 @@ async def assembled(bucket: Bucket, settings: Gallery, limits: Limits) -> AsyncI
         eraser = Eraser(counted, on_gone=gone) if settings.erase else None
         if eraser is not None:
             obedience.tell_alive = eraser.obey
-        reader = Reader(counted, cache, limits=limits)
+        reader = Reader(counted, cache, limits=limits, is_erased=obedience.is_erased)
         timeline = Timeline(counted, listings)
         try:
             yield Parts(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any, Final
 
@@ -24,12 +24,21 @@ class Reader:
         bucket: where.
         cache: what was read before.
         limits: what a picture may be, at most.
+        is_erased: whether a face was erased, meanwhile perhaps.
     """
 
-    def __init__(self, bucket: Bucket, cache: Cache, *, limits: face.Limits) -> None:
+    def __init__(
+        self,
+        bucket: Bucket,
+        cache: Cache,
+        *,
+        limits: face.Limits,
+        is_erased: Callable[[str], bool] = lambda _: False,
+    ) -> None:
         self._bucket = bucket
         self._cache = cache
         self._limits = limits
+        self._is_erased = is_erased
         self._gate = asyncio.Semaphore(_AT_ONCE)
         self._decoders = asyncio.Semaphore(_DECODERS)
         self._large = asyncio.Lock()
@@ -58,6 +67,7 @@ class Reader:
         read = await asyncio.gather(*map(self._learn, wanted))
         found = {key: one for key, one in zip(wanted, read, strict=True) if one is not None}
         await self._cache.learn(found)
+        await self._drop_erased(found)
         return found
 
     async def thumb(self, key: str) -> bytes:
@@ -103,7 +113,12 @@ class Reader:
                 raise
         shown = Learnt(learnt.quality, learnt.width, learnt.height, learnt.visit)
         await self._cache.keep(key, shown, thumb)
+        await self._drop_erased([key])
         return thumb
+
+    async def _drop_erased(self, kept: Iterable[str]) -> None:
+        """Keep nothing of a face that was erased while it was read."""
+        await self._cache.drop([key for key in kept if self._is_erased(key)])
 
     async def _learn(self, key: str) -> Learnt | None:
         try:

@@ -25,7 +25,17 @@ LARGE: Final = 2_000_000
 _PIXELS: Final = {"jpeg": 40_000_000, "png": 8_400_000, "webp": 8_400_000}
 """A 4K frame at least. A decoder takes up to 3 bytes for each pixel of a JPEG, 8 of a PNG, 16 of a WebP."""
 
-_FAULTS: Final = (OSError, ValueError, SyntaxError, EOFError, struct.error, MemoryError, OverflowError)
+_SCAN: Final = b"\xff\xda"
+_SCANS: Final = 64
+"""Of a JPEG, at most: each one costs a walk over all of the picture, and takes twelve bytes."""
+
+_SCANNED: Final = 15_000_000
+"""Pixels of a JPEG of several scans: its decoder keeps all coefficients, up to 8 bytes for each pixel."""
+
+_FAULTS: Final = (
+    OSError, ValueError, SyntaxError, EOFError, struct.error, MemoryError, OverflowError,
+    Image.DecompressionBombError,
+)  # fmt: skip
 _BACKGROUND: Final = (128, 128, 128)
 
 
@@ -53,7 +63,10 @@ def make(data: bytes) -> bytes:
         seen = picture.read(data, max_bytes=len(data), max_pixels=_PIXELS["jpeg"])
     except picture.PictureError as error:
         raise DamagedError(error.reason) from error
-    if seen.width * seen.height > _PIXELS[seen.format]:
+    scans = data.count(_SCAN) if seen.format == "jpeg" else 1  # a preview in its EXIF may add some
+    if scans > _SCANS:
+        raise DamagedError("too-many-scans")
+    if seen.width * seen.height > (_PIXELS[seen.format] if scans == 1 else _SCANNED):
         raise DamagedError("too-many-pixels")
     try:
         with Image.open(io.BytesIO(data), formats=[seen.format.upper()]) as image:

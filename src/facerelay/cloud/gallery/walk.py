@@ -32,6 +32,11 @@ CAMERAS_S: Final = 30.0
 """Nor is one of a site's cameras; while somebody listens, they are looked at more often."""
 
 _FAR_S: Final = 10.0
+_MANY: Final = 100
+_EACH_S: Final = 0.01
+"""So much older a listing may be for each partition that is to be opened beyond `_MANY`: else those of very
+many would all be too old before the last one is read, page after page."""
+
 _LATE: Final = timedelta(minutes=2)
 _WAVE: Final = 64
 _MOST_AHEAD: Final = 16
@@ -140,8 +145,10 @@ class Walk:
         found: list[Spot] = []
         ahead = _Ahead(most)
         pending = [_Node(start.stamp, keys.ROOT)]
+        widest = 1
         with counting() as tally:
             while pending:
+                widest = max(widest, len(pending))
                 edge = self._first(node.edge for node in pending)
                 enough = 1 if until and self._is_before(until.stamp, edge) else most
                 if len(found) >= enough and self._is_before(found[enough - 1].stamp, edge):
@@ -150,7 +157,7 @@ class Walk:
                     sure = [spot for spot in found if self._is_before(spot.stamp, edge)]
                     return Stretch(sure[:most], edge if len(sure) < most else sure[most - 1].stamp)
                 wave = self._wave(pending, ahead.edges(len(found)))
-                opened = await asyncio.gather(*(self._open(node.prefix, start) for node in wave))
+                opened = await asyncio.gather(*(self._open(node.prefix, start, widest) for node in wave))
                 ahead.note(wave)
                 found = self._sorted([*found, *(spot for spots, _ in opened for spot in spots)], most)
                 done = set(wave)
@@ -189,9 +196,9 @@ class Walk:
             for camera in cameras
         ]
 
-    async def _open(self, prefix: str, start: Spot) -> tuple[list[Spot], list[_Node]]:
-        """Return what lies in a partition: faces, or further partitions."""
-        listed = await self._listings.level(prefix, age_s=age(prefix))
+    async def _open(self, prefix: str, start: Spot, widest: int) -> tuple[list[Spot], list[_Node]]:
+        """Return what lies in a partition, one of so many: faces, or further partitions."""
+        listed = await self._listings.level(prefix, age_s=max(age(prefix), (widest - _MANY) * _EACH_S))
         if hour := hour_of(prefix):
             date = hour[-18:-8]
             if listed.busy:

@@ -31,6 +31,10 @@ _SILENT: Final = {
 }
 
 
+_UNSEEN: Final = {"capture", ""}
+"""Silences in which the machine may have been off."""
+
+
 def find(window: Window, outboxes: Sequence[Outbox], alive: int) -> list[Band]:
     """Return the bands of a window in the order of their start.
 
@@ -73,7 +77,8 @@ def _silences(window: Window, outbox: Outbox, others: Sequence[Outbox], idle: in
     for run in _runs(window, silent, _LEAST):
         open_end = "lasts" if window.is_open else "end"
         why = open_end if _lasts(window, run) else outbox.back.get(run[1], "")
-        yield _band(window, "silent", run, f"{outbox.site} {_SILENT[why]}", site=outbox.site)
+        words = f"{outbox.site} {_SILENT[why]}"
+        yield _band(window, "silent", run, words, site=outbox.site, seen=why not in _UNSEEN)
 
 
 def _after_first(window: Window, known: int) -> int:
@@ -98,8 +103,9 @@ def _band(
     *,
     site: str = "",
     camera: str | None = None,
+    seen: bool = True,
 ) -> Band:
     return Band(
         kind=kind, site=site, camera=camera, start=window.time(run[0]), end=window.time(run[1]),
-        lasts=_lasts(window, run), words=words,
+        lasts=_lasts(window, run), words=words, seen=seen,
     )  # fmt: skip

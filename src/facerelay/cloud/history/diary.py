@@ -22,6 +22,9 @@ log = logging.getLogger(__name__)
 EVERY_S: Final = 60.0
 _MOST_OUTBOXES: Final = 2_000
 _MOST_CAMERAS: Final = 10_000
+_SHARE: Final = 2
+"""Of that room one site takes no more than a half: who may write its books must not keep out all others'."""
+
 _MOST_DAYS: Final = 2
 _AT_ONCE: Final = 16
 _LONG_AGO: Final = datetime.min.replace(tzinfo=UTC)
@@ -107,12 +110,21 @@ class Diary:
     Args:
         bucket: where it lies; see `history` for how to read it.
         store: this store's name.
+        met: is told of the books of an outbox as they were before we heard of it, and of its site.
         now: the time in UTC.
     """
 
-    def __init__(self, bucket: Bucket, *, store: str, now: Callable[[], datetime] = _now) -> None:
+    def __init__(
+        self,
+        bucket: Bucket,
+        *,
+        store: str,
+        met: Callable[[str, Ledger], None] = lambda *_: None,
+        now: Callable[[], datetime] = _now,
+    ) -> None:
         self._bucket = bucket
         self._store = store
+        self._met = met
         self._now = now
         self._outboxes: dict[tuple[str, str], _Outbox] = {}
         self._beats: dict[date, int] = {}
@@ -151,14 +163,22 @@ class Diary:
 
         It is to be called before the bucket's books are written over; returns whether they may be.
         """
-        for place, known in list(self._outboxes.items()):
-            if not known.met:
-                try:
-                    before = await books.read_outbox(self._bucket, *place)
-                except BucketError as error:
-                    self._seldom.say(logging.WARNING, "read", "the books cannot be read yet: %s", error)
-                    return False
-                _begin(known, before)
+        new = [(place, known) for place, known in self._outboxes.items() if not known.met]
+        for at in range(0, len(new), _AT_ONCE):
+            some = new[at : at + _AT_ONCE]
+            if not all(await asyncio.gather(*(self._meet(*place, known) for place, known in some))):
+                return False
+        return True
+
+    async def _meet(self, site: str, outbox: str, known: _Outbox) -> bool:
+        try:
+            before = await books.read_outbox(self._bucket, site, outbox)
+        except BucketError as error:
+            self._seldom.say(logging.WARNING, "read", "the books cannot be read yet: %s", error)
+            return False
+        _begin(known, before)
+        if before is not None:
+            self._met(site, before)
         return True
 
     async def flush(self, *, everything: bool = False) -> None:
@@ -167,13 +187,13 @@ class Diary:
         due = [
             (place, known)
             for place, known in self._outboxes.items()
-            if known.met and (everything or now >= known.due)
+            if known.met and (everything or _is_due(known.due, now))
         ]
         for at in range(0, len(due), _AT_ONCE):
             await asyncio.gather(
                 *(self._write(*place, known, now) for place, known in due[at : at + _AT_ONCE])
             )
-        if everything or now >= self._beats_due:
+        if everything or _is_due(self._beats_due, now):
             self._beats_due = now + timedelta(seconds=EVERY_S)
             for day, beats in list(self._beats.items()):
                 key = history.store_key(day, self._store)
@@ -209,13 +229,24 @@ class Diary:
         place = site, ledger.outbox
         known = self._outboxes.get(place)
         new = len(ledger.cameras.keys() - (known.last.keys() if known else set()))
-        cameras = sum(len(each.last) for each in self._outboxes.values()) if new else 0
-        if cameras + new > _MOST_CAMERAS or (known is None and len(self._outboxes) >= _MOST_OUTBOXES):
+        if not self._has_room(site, new, another=known is None):
             self._seldom.say(logging.WARNING, "room", "too many outboxes or cameras for a history")
             return None
         if known is None:
             known = self._outboxes[place] = _Outbox()
         return known
+
+    def _has_room(self, site: str, new: int, *, another: bool) -> bool:
+        """Return whether so many cameras more, and another outbox perhaps, may be remembered of a site."""
+        if not (new or another):
+            return True
+        everywhere = [len(each.last) for each in self._outboxes.values()]
+        here = [len(each.last) for (where, _), each in self._outboxes.items() if where == site]
+        return all(
+            (not new or sum(held) + new <= _MOST_CAMERAS // share)
+            and (not another or len(held) < _MOST_OUTBOXES // share)
+            for held, share in ((everywhere, 1), (here, _SHARE))
+        )
 
 
 def _begin(known: _Outbox, before: Ledger | None) -> None:
@@ -230,7 +261,9 @@ def _begin(known: _Outbox, before: Ledger | None) -> None:
 
 
 def _hear(known: _Outbox, page: _Page, link: LinkHealth | None, now: datetime) -> None:
-    """Note a word of an outbox, and what it tells of a silence before it."""
+    """Note a word of an outbox, and what it tells of a silence before it; of a brief one none is expected."""
+    if link and link.brief:
+        return
     bit = 1 << _minute(now)
     page.heard |= bit
     if link and link.silent_s is not None:
@@ -243,6 +276,11 @@ def _hear(known: _Outbox, page: _Page, link: LinkHealth | None, now: datetime) -
         elif link.cuts < known.link.cuts:
             page.back[_minute(now)] = "capture"
     known.at, known.link = now, link
+
+
+def _is_due(due: datetime, now: datetime) -> bool:
+    """Whether the time has come, or was set so far back that it would come too late."""
+    return not timedelta() < due - now <= timedelta(seconds=EVERY_S)
 
 
 def _merged(there: DayMarks | None, more: DayMarks) -> bytes:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Final, Literal
 
 from facerelay.alarms import Report, because
-from facerelay.cloud.history.period import Band, Counts, Hour, Period
+from facerelay.cloud.history.period import Band, Hour, Period
 from facerelay.reasons import explain
 from facerelay.verdict import Verdict
 
@@ -43,20 +43,23 @@ def judge_past(period: Period, reports: Sequence[Report]) -> Verdict:
         return Verdict(
             "unknown", "Nothing is known of that time: no edge was heard, or no store kept a history."
         )
-    counts = Counts.together(period.total(name) for name in heard)
+    account = period.sums.account()
     doubts = [*_doubts(period), *_unheard(reports, heard)]
     more = "".join(f" {doubt}" for doubt in doubts)
-    account = counts.account()
     if account.dropped:
-        words = (
-            f"Yes: {_faces(account.dropped)} of {account.captured} captured {_was(account.dropped)} lost: "
-        )
+        of = f" of {account.captured} captured" if account.captured >= account.dropped else ""
+        words = f"Yes: {_faces(account.dropped)}{of} {_was(account.dropped)} lost: "
         return Verdict("critical", words + because(account, "dropped") + more)
-    words = f"No face was lost: {account.captured} captured, {account.stored + account.sent} received."
+    words = f"No face was lost: {account.captured} captured, {account.stored} received."
+    if account.sent:
+        words = (
+            f"No face is known to be lost: {account.captured} captured, {account.stored} received. "
+            f"{_faces(account.sent)} went without receipts: whether they came is not known."
+        )
     if account.refused:
         words += f" {_faces(account.refused)} {_was(account.refused)} refused, and parked at the edge: "
         return Verdict("warning", words + because(account, "refused") + more)
-    return Verdict("warning" if doubts else "good", words + more)
+    return Verdict("warning" if doubts else "unknown" if account.sent else "good", words + more)
 
 
 def _of(name: str, hour: Hour, column: Column) -> Iterator[dict[str, Any]]:
@@ -85,17 +88,24 @@ def _doubts(period: Period) -> Iterator[str]:
     silent = {band.site for band in period.bands if band.kind == "silent" and band.lasts}
     if silent:
         yield f"What happened at {_names(silent)} after its last word was told later, or is not known yet."
-    dark: dict[str, list[Band]] = {}
-    for band in period.bands:
-        if band.kind == "dark":
-            dark.setdefault(f"{band.site}/{band.camera}", []).append(band)
+    off = _by_place(band for band in period.bands if not band.seen)
+    if off:
+        yield f"Not heard, and perhaps off: {_names(_minutes(off))}. Who passed then may not have been seen."
+    dark = _by_place(band for band in period.bands if band.kind == "dark")
     if dark:
         yield f"No picture came of {_names(_minutes(dark))}: nobody was seen there."
 
 
-def _minutes(dark: Mapping[str, list[Band]]) -> list[str]:
+def _by_place(bands: Iterable[Band]) -> Mapping[str, list[Band]]:
+    found: dict[str, list[Band]] = {}
+    for band in bands:
+        found.setdefault("/".join(filter(None, [band.site, band.camera])), []).append(band)
+    return found
+
+
+def _minutes(found: Mapping[str, list[Band]]) -> list[str]:
     lasted = {
-        name: sum((band.end - band.start for band in bands), timedelta()) for name, bands in dark.items()
+        name: sum((band.end - band.start for band in bands), timedelta()) for name, bands in found.items()
     }
     return [f"{name} for {_long(time)}" for name, time in sorted(lasted.items())]
 

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Literal, Self
 
 from facerelay.cloud.history import marks
-from facerelay.topics import Account
+from facerelay.topics import MOST_COUNT, MOST_REASONS, Account
 
 BandKind = Literal["store", "silent", "unanswered", "late", "dark"]
 
@@ -47,10 +47,16 @@ class Counts:
             reasons.update(part.reasons)
         return Counts(**sums, reasons=dict(reasons))
 
+    def risen(self) -> Counts:
+        """Return the counts, where what was taken back is not below 0."""
+        counts = {name: max(0, getattr(self, name)) for name in marks.COUNTS}
+        return Counts(**counts, reasons=self.reasons)
+
     def account(self) -> Account:
         """Return the counts as a camera's books have them; what was taken back is not below 0."""
-        counts = {name: max(0, getattr(self, name)) for name in marks.COUNTS}
-        return Account(reasons={code: n for code, n in self.reasons.items() if n > 0}, **counts)
+        counts = {name: min(max(0, getattr(self, name)), MOST_COUNT) for name in marks.COUNTS}
+        most = Counter(self.reasons).most_common(MOST_REASONS)
+        return Account(reasons={code: min(n, MOST_COUNT) for code, n in most if n > 0}, **counts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +104,7 @@ class Band:
         end: in UTC; that of the period, or a few minutes ago, if it lasts.
         lasts: whether it had not ended by then.
         words: for people.
+        seen: False where it may be that nobody looked meanwhile; of a silence: unless the link was down.
     """
 
     kind: BandKind
@@ -107,6 +114,7 @@ class Band:
     end: datetime
     lasts: bool
     words: str
+    seen: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,6 +132,11 @@ class Period:
     end: datetime
     cameras: Mapping[str, tuple[Hour | None, ...]]
     bands: tuple[Band, ...]
+
+    @property
+    def sums(self) -> Counts:
+        """All cameras together: what faces took back from a column of one camera is not another's loss."""
+        return Counts.together(self.total(name).risen() for name in self.cameras)
 
     @property
     def hours(self) -> list[Counts | None]:

@@ -10,8 +10,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import AsyncIterator, Iterator, Sequence
+from bisect import bisect_right
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, date, datetime, time, timedelta
+from itertools import accumulate
 from typing import Final
 
 from facerelay.cloud.contract import Bucket, BucketError, MissingError
@@ -33,6 +36,11 @@ _LARGE: Final = 50_000
 """Bytes that are read aside, lest whatever else the process does waits."""
 
 _MOST_OBJECTS: Final = 20_000
+_MOST_BYTES: Final = 24_000_000
+"""Of all marks that are read together; once read they take thirty times as much memory."""
+
+_Object = tuple[date, str | None, str, str]
+"""Day, site, outbox and key of some marks."""
 
 
 def outbox_key(day: date, site: str, outbox: str) -> str:
@@ -101,12 +109,7 @@ async def _read(bucket: Bucket, window: Window, site: str | None) -> tuple[list[
     """Return the outboxes of a window, and the minutes in which a store was at work."""
     found: dict[tuple[str, str], list[tuple[date, str]]] = {}
     stores: list[tuple[date, str]] = []
-    n = 0
-    async for day, where, name, key in _objects(bucket, window, site):
-        n += 1
-        if n > _MOST_OBJECTS:
-            log.warning("more than %d objects of history: the rest is left out", _MOST_OBJECTS)
-            break
+    for day, where, name, key in await _affordable(_objects(bucket, window, site)):
         if where is None:
             stores.append((day, key))
         else:
@@ -128,18 +131,33 @@ async def _read(bucket: Bucket, window: Window, site: str | None) -> tuple[list[
     return outboxes, alive
 
 
-async def _objects(
-    bucket: Bucket, window: Window, site: str | None
-) -> AsyncIterator[tuple[date, str | None, str, str]]:
-    """Yield day, site, outbox and key of all marks in a window; of a store's the site is None."""
+async def _affordable(objects: AsyncIterator[tuple[int, _Object]]) -> list[_Object]:
+    """Return the objects, but for the largest where all together are too much to be read."""
+    found: list[tuple[int, _Object]] = []
+    async for each in objects:
+        if len(found) == _MOST_OBJECTS:
+            log.warning("more than %d objects of history: the rest is left out", _MOST_OBJECTS)
+            break
+        found.append(each)
+    found.sort(key=lambda each: each[0])
+    sums = list(accumulate(size for size, _ in found))
+    fit = bisect_right(sums, _MOST_BYTES)
+    if fit < len(found):
+        form = "more than %d bytes of history: the %d largest objects are left out"
+        log.warning(form, _MOST_BYTES, len(found) - fit)
+    return [each for _, each in found[:fit]]
+
+
+async def _objects(bucket: Bucket, window: Window, site: str | None) -> AsyncIterator[tuple[int, _Object]]:
+    """Yield size, and day, site, outbox and key, of all marks in a window; of a store's the site is None."""
     for day in window.days:
         under = f"{ROOT}/date={day.isoformat()}"
         async for entry in bucket.list(under):
             name = entry.key.removeprefix(f"{under}/")
             if _STORE.fullmatch(name):
-                yield day, None, name, entry.key
+                yield entry.size, (day, None, name, entry.key)
             elif (named := _OUTBOX.fullmatch(name)) and site in {None, named[1]}:
-                yield day, named[1], named[2], entry.key
+                yield entry.size, (day, named[1], named[2], entry.key)
 
 
 def _put_together(window: Window, outboxes: Sequence[Outbox], alive: int) -> Period:
@@ -180,5 +198,21 @@ def _hours(window: Window, outbox: Outbox, name: str) -> Iterator[Hour | None]:
 
 
 def _joined(one: tuple[Hour | None, ...], other: tuple[Hour | None, ...]) -> tuple[Hour | None, ...]:
-    pairs = zip(one, other, strict=True)
-    return tuple(Hour.joined(a, b) if a and b else a or b for a, b in pairs)
+    """Join two outboxes' hours of one camera: what waits in one that is not heard waits on."""
+    return tuple(map(_both, _waiting_on(one), _waiting_on(other)))
+
+
+def _waiting_on(hours: Iterable[Hour | None]) -> Iterator[tuple[Hour | None, int]]:
+    """Yield each hour with the faces that waited by the last word so far."""
+    waiting = 0
+    for hour in hours:
+        waiting = hour.waiting if hour else waiting
+        yield hour, waiting
+
+
+def _both(one: tuple[Hour | None, int], other: tuple[Hour | None, int]) -> Hour | None:
+    (a, waits), (b, waits_too) = one, other
+    if a and b:
+        return Hour.joined(a, b)
+    known = a or b
+    return known and replace(known, waiting=waits + waits_too)

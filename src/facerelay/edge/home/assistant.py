@@ -93,6 +93,7 @@ class Assistant:
             if account := books.cameras.get(f"{site}/{camera}"):
                 for name in ("waiting", "dropped", "refused"):
                     self._keep(self._names.state(name, camera=camera), str(getattr(account, name)))
+                self._keep(self._names.state("dark", camera=camera), "ON" if account.dark_since else "OFF")
         self._keep(self._names.state("lost"), _UNKNOWN if books.lost is None else str(books.lost))
         if health is not None:
             self._keep(self._names.state("uplink"), f"{health.up_bytes_s:.0f}")

@@ -44,6 +44,12 @@ CAMERA: Final[Mapping[str, Payload]] = {
     "waiting": {**_COUNT, "name": "Waiting", "icon": "mdi:tray-full"},
     "dropped": {**_TOTAL, "name": "Dropped", "icon": "mdi:delete-alert", **_DIAGNOSTIC},
     "refused": {**_TOTAL, "name": "Refused", "icon": "mdi:cancel", **_DIAGNOSTIC},
+    "dark": {
+        "platform": "binary_sensor",
+        "name": "No picture",
+        "device_class": "problem",
+        **_DIAGNOSTIC,
+    },
     "face": {"platform": "event", "name": "Face", "event_types": ["face"], "icon": "mdi:face-recognition"},
     "capture": {"platform": "switch", "name": "Capture", "icon": "mdi:cctv"},
 }

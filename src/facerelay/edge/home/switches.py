@@ -34,6 +34,7 @@ class Switches:
         self._off: set[str] = set()
         self._events: dict[str, threading.Event] = {}
         self._news = False
+        self._turned: set[str] = set()
         self._seldom = Seldom(log)
 
     async def load(self) -> None:
@@ -63,16 +64,18 @@ class Switches:
         if camera not in self._events or payload not in (ON, OFF):
             return
         if payload != self.state(camera):
-            log.warning(
-                "camera %s is %s by its switch", camera, "paused" if payload == OFF else "at work again"
-            )
             (self._off.add if payload == OFF else self._off.discard)(camera)
             (self._events[camera].set if payload == OFF else self._events[camera].clear)()
             self._news = True
+            self._turned.add(camera)
         self._changed(camera)
 
     async def save(self) -> None:
-        """Write down how the switches stand, if one was turned; however often it was, once."""
+        """Write down how the switches stand, if one was turned, and log it; however often it was, once."""
+        for camera in sorted(self._turned):
+            stands = "paused" if camera in self._off else "at work"
+            log.warning("camera %s is %s by its switch", camera, stands)
+        self._turned.clear()
         if not self._news:
             return
         self._news = False

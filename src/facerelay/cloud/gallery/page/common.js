@@ -14,6 +14,9 @@ export function make(tag, properties = {}, ...children) {
   return element;
 }
 
+/** Return a sentence as nodes, with what stands between back-ticks as code. */
+export const sentence = (words) => words.split("`").map((part, at) => (at % 2 ? make("code", { textContent: part }) : part));
+
 // Times are shown where the reader is, on a clock of 24 hours.
 const form = (options) => new Intl.DateTimeFormat("en-GB", options);
 const CLOCK = form({ hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });

@@ -1,6 +1,6 @@
 // The operator's view: how all cameras do now, asked anew each five seconds while somebody looks.
 
-import { ask, byId, clock, count, faceUrl, make, query, thumbUrl } from "./common.js";
+import { ask, byId, clock, count, faceUrl, make, query, sentence, thumbUrl } from "./common.js";
 import { spark } from "./charts.js";
 import { follow as followPast } from "./past.js";
 
@@ -90,8 +90,9 @@ function cameraRow(camera) {
       meter.value = now.share ?? 0;
       Object.values(STEPS).forEach((step, at) => {
         const why = now.reasons.filter((reason) => reason.column === step);
-        const text = step === "stored" && now.counts.sent ? `${number(now.counts.stored + now.counts.sent)}` : number(now.counts[step]);
-        const small = why.map((reason) => `${number(reason.n)} ${reason.code}`).join(", ");
+        const text = number(now.counts[step]);
+        const sent = step === "stored" && now.counts.sent ? `${number(now.counts.sent)} sent, without receipts` : "";
+        const small = sent || why.map((reason) => `${number(reason.n)} ${reason.code}`).join(", ");
         if (steps[at].dataset.mark === text + small) return;
         steps[at].dataset.mark = text + small;
         set(steps[at], text, why.map((reason) => `${number(reason.n)} ${reason.words}`).join("; "));
@@ -156,7 +157,7 @@ function showAlarms(alarms) {
   list.dataset.mark = mark;
   list.hidden = !alarms.length;
   list.replaceChildren(...alarms.slice(0, 50).map(({ severity, kind, words }) =>
-    make("li", { className: severity, "data-kind": kind }, make("b", { textContent: WORDS[severity] }), make("span", { textContent: words }))));
+    make("li", { className: severity, "data-kind": kind }, make("b", { textContent: WORDS[severity] }), make("span", {}, ...sentence(words)))));
   if (alarms.length > 50) list.append(make("li", {}, `… and ${alarms.length - 50} more`));
 }
 

@@ -41,7 +41,7 @@ function failure(error, size, retry) {
 
 /** Say what the faces are narrowed down to; null where they are not. */
 function narrowed({ site, camera, at, quality }) {
-  const parts = [camera ? `at ${site}, ${camera}` : site && `at ${site}`, quality && `with a quality of ${quality.toFixed(2)} or more`, at && `before ${moment(at)}`].filter(Boolean);
+  const parts = [camera ? `at ${site ? `${site}, ` : ""}${camera}` : site && `at ${site}`, quality && `with a quality of ${quality.toFixed(2)} or more`, at && `before ${moment(at)}`].filter(Boolean);
   return parts.length ? `There are no faces ${parts.join(", ")}.` : null;
 }
 

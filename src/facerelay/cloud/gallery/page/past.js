@@ -1,6 +1,6 @@
 // "Did we lose a face?": a night, a day or a week of the past, with why.
 
-import { ask, byId, count, make, midnight, query, shortDate, two } from "./common.js";
+import { ask, byId, count, make, midnight, query, sentence, shortDate, two } from "./common.js";
 import { chart } from "./charts.js";
 
 const HOUR_MS = 3_600_000;
@@ -55,7 +55,7 @@ function lossItem(loss, bands) {
     say("At that time", make("ul", {}, ...around.slice(0, 5).map((band) =>
       make("li", { textContent: `${when(new Date(band.start))} to ${time(new Date(band.end))}: ${band.words}` }))));
   }
-  if (loss.todo) say("What to do", loss.todo);
+  if (loss.todo) say("What to do", ...sentence(loss.todo));
   if (loss.column === "refused") say("Where they are", "At the edge, with their pictures, for outbox.keep_days.");
   return make("li", { className: loss.column }, make("details", { name: "loss" }, head, make("div", { className: "why" }, facts)));
 }
@@ -143,7 +143,7 @@ async function look(word) {
   if (!start) return;
   asked = new AbortController();
   answer.setAttribute("aria-busy", "true");
-  const hours = Math.round((end - start) / HOUR_MS);
+  const hours = Math.ceil((end - start) / HOUR_MS + (start % HOUR_MS) / HOUR_MS);  // counts are by the full hour of UTC
   try {
     last = await ask(`/api/health/period${query({ start: start.toISOString(), hours })}`, { signal: asked.signal });
     show(last);
