@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from facerelay import settings
-from facerelay.commands import running
+from facerelay.commands import logs, running
 from facerelay.commands.asked import span_of, span_options
 from facerelay.commands.entry import json_option, settings_options, with_settings
 from facerelay.config import Config
@@ -51,7 +51,8 @@ def doctor(known: Config, *, as_json: bool) -> None:
     """Check cameras, model, brokers, bucket and clock, and say what to do."""
     from facerelay.commands.doctor import examine  # noqa: PLC0415 - a command loads what it needs
 
-    sys.exit(asyncio.run(examine(known, as_json=as_json)))
+    with logs.quiet("facerelay.link"):
+        sys.exit(asyncio.run(examine(known, as_json=as_json)))
 
 
 @click.command()

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from facerelay import settings
-from facerelay.commands import running
+from facerelay.commands import logs, running
 from facerelay.commands.entry import json_option, settings_options, with_settings
 from facerelay.config import Config
 from facerelay.face import SLUG
@@ -29,7 +29,8 @@ def send(known: Config, files: tuple[Path, ...], *, camera: str, timeout: float,
 
     if not re.fullmatch(SLUG, camera):
         raise settings.ConfigError(f"--camera {camera}: lower case letters, digits, - and _")
-    sys.exit(running.run(lambda _: work(known, files, camera=camera, timeout=timeout, as_json=as_json)))
+    with logs.quiet("facerelay.link", "facerelay.edge"):
+        sys.exit(running.run(lambda _: work(known, files, camera=camera, timeout=timeout, as_json=as_json)))
 
 
 @click.command()

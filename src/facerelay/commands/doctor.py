@@ -13,7 +13,7 @@ from typing import Final
 
 import click
 
-from facerelay.commands import health, logs
+from facerelay.commands import health
 from facerelay.commands.exits import Exit
 from facerelay.commands.running import connector
 from facerelay.config import Broker, Camera, Config
@@ -34,7 +34,6 @@ class CheckError(Exception):
 
 async def examine(config: Config, *, as_json: bool = False) -> int:
     """Run all checks that the settings call for, print a line each, and return the exit code."""
-    logs.quiet("facerelay.link")
     checks: list[tuple[str, Check]] = [("broker", lambda: _broker(config, config.broker, "broker.url"))]
     if config.cloud is not None:
         cloud = config.cloud

@@ -9,6 +9,8 @@ import re
 import sys
 import threading
 import types
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, Final, TextIO
 
@@ -84,10 +86,18 @@ def set_up(*, verbose: bool = False, form: str = "plain") -> None:
         threading.excepthook = _thread_ended
 
 
-def quiet(name: str) -> None:
-    """Let a part say its warnings alone, unless all is asked for (`-v`)."""
+@contextmanager
+def quiet(*names: str) -> Iterator[None]:
+    """Let parts say their warnings alone for as long as the block runs, unless all is asked for (`-v`)."""
+    loggers = {logging.getLogger(name): logging.getLogger(name).level for name in names}
     if not logging.getLogger().isEnabledFor(logging.DEBUG):
-        logging.getLogger(name).setLevel(logging.WARNING)
+        for logger in loggers:
+            logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        for logger, level in loggers.items():
+            logger.setLevel(level)
 
 
 def is_json() -> bool:

@@ -55,8 +55,6 @@ async def send(
     Raises:
         SendError: a file is no picture that can be sent.
     """
-    logs.quiet("facerelay.link")
-    logs.quiet("facerelay.edge")
     path = config.outbox.path.with_name(config.outbox.path.name + ".send")
     most = config.limits.message_bytes
     with Outbox(path, max_bytes=config.outbox.max_bytes, max_message=most) as outbox:
