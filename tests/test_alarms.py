@@ -119,6 +119,7 @@ def test_an_edge_that_is_not_heard_says_nothing_else_of_now() -> None:
     silent = report(Account(captured=2, waiting=2, dark_since=ago(300)), heard=61, oldest_s=500, silent_s=400)
     alarm = only(silent)
     assert (alarm.kind, alarm.severity, alarm.since) == ("silent", "critical", ago(61))
+    assert judge([silent], [alarm]).words == "Nothing is lost; home is not heard; nothing is dark."
     assert "2 faces waited there" in alarm.words
     assert not kinds(report(WELL, heard=59))
     assert "retired" in only(report(WELL, heard=86_400 * 3)).words

@@ -155,7 +155,7 @@ def test_an_alarm_that_is_critical_is_exit_code_1(tmp_path: Path, make_face: Mak
     path = _outbox(tmp_path / "o.db", make_face, told=datetime.now(UTC) - timedelta(minutes=5))
     done = facerelay("top", "--once", "--set", f"outbox.path={path}")
     assert done.returncode == 1, done.stderr
-    assert "Nothing is lost; home is late; nothing is dark." in done.stdout
+    assert "Nothing is lost; home is not heard; nothing is dark." in done.stdout
     assert "!! Capture at home " in _flat(done.stdout)
     assert "3 faces waited there" in _flat(done.stdout)
 

@@ -20,6 +20,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 import servers
 from chains import chain, eventually, facerelay
 from facerelay import face, settings, tracing
+from facerelay.commands.traces import open_tracer
 from facerelay.sections import Trace
 from servers import free_port
 
@@ -94,7 +95,7 @@ def collector() -> Iterator[Collector]:
 
 
 def tracer(endpoint: str, **more: Any) -> tracing.Tracer:  # noqa: ANN401 - any setting
-    return tracing.open_tracer(Trace(endpoint=endpoint, **more), role="capture", site="home")
+    return open_tracer(Trace(endpoint=endpoint, **more), role="capture", site="home")
 
 
 SCENE: dict[str, Any] = {"camera": [{"name": "door", "source": "scene", "pace": False}]}
@@ -193,7 +194,7 @@ def test_every_part_takes_the_same_faces_and_the_share_is_what_was_asked_for() -
 
 
 def test_without_an_endpoint_nothing_is_loaded_and_nothing_taken() -> None:
-    assert tracing.open_tracer(Trace(), role="store", site=None) is tracing.OFF
+    assert open_tracer(Trace(), role="store", site=None) is tracing.OFF
     assert not tracing.OFF.takes(face.new_id())
     asyncio.run(tracing.OFF.close())
 

@@ -13,8 +13,6 @@ import hashlib
 from typing import Final, Literal, Protocol
 from uuid import UUID
 
-from facerelay.sections import Trace
-
 _RANDOM_BITS: Final = 56
 
 Value = str | int | float | bool
@@ -77,21 +75,3 @@ def sampled(face_id: str, ratio: float) -> bool:
 def root(face_id: str) -> int:
     """Return the id of a face's `face` span, which every part can name as the parent of its own."""
     return int.from_bytes(hashlib.blake2b(UUID(face_id).bytes, digest_size=8).digest()) or 1
-
-
-def open_tracer(settings: Trace, *, role: str, site: str | None) -> Tracer:
-    """Return what takes spans as the settings say; nothing is sent yet.
-
-    Args:
-        settings: where to, and of how many faces.
-        role: who speaks.
-        site: where the role is, if that is at a site.
-
-    Raises:
-        ModuleNotFoundError: traces are wanted, and the `trace` extra is not installed.
-    """
-    if settings.endpoint is None:
-        return OFF
-    from facerelay.otlp import Otlp  # noqa: PLC0415 - an extra, loaded where traces are on
-
-    return Otlp(settings.endpoint, ratio=settings.ratio, role=role, site=site)

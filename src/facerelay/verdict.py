@@ -12,7 +12,7 @@ Level = Literal["good", "warning", "critical", "unknown"]
 
 _LOST: Final = frozenset({"lost", "dropped", "books"})
 _UNKNOWN: Final = "whether they came is not known"
-_LATE: Final = frozenset({"late", "silent", "unanswered", "stuck"})
+_LATE: Final = frozenset({"late", "unanswered", "stuck"})
 
 
 class Verdict(NamedTuple):
@@ -42,18 +42,26 @@ def judge(reports: Sequence[Report], alarms: Iterable[Alarm]) -> Verdict:
         return Verdict("good", "Nothing is lost, late or dark.")
     lost = {_place(alarm) for alarm in found if alarm.kind in _LOST}
     late = {alarm.site for alarm in found if alarm.kind in _LATE}
+    silent = {alarm.site for alarm in found if alarm.kind == "silent"}
     dark = {_place(alarm) for alarm in found if alarm.kind == "dark"}
     parts = [
         f"faces of {_some(lost, 'camera')} were lost" if lost else "nothing is lost",
-        f"{_some(late, 'edge')} {_is(late)} late" if late else "nothing is late",
+        _delay(late, silent),
         f"{_some(dark, 'camera')} {_is(dark)} dark" if dark else "nothing is dark",
     ]
-    more = len([alarm for alarm in found if alarm.kind not in _LOST | _LATE | {"dark"}])
+    more = len([alarm for alarm in found if alarm.kind not in _LOST | _LATE | {"silent", "dark"}])
     if unknown and not lost:
         parts[0] = f"faces of {_some(unknown, 'site')} go without receipts, {_UNKNOWN}"
     words = _upper("; ".join(parts)) + (f"; and {more} more to know of." if more else ".")
     critical = any(alarm.severity == "critical" for alarm in found)
     return Verdict("critical" if critical else "warning", words)
+
+
+def _delay(late: set[str], silent: set[str]) -> str:
+    """Say who is late; of an edge that is not heard nobody knows whether anything waits there."""
+    said = [f"{_some(late, 'edge')} {_is(late)} late"] if late else []
+    said += [f"{_some(silent, 'edge')} {_is(silent)} not heard"] if silent else []
+    return " and ".join(said) or "nothing is late"
 
 
 def _lately(report: Report) -> Iterable[Account]:

@@ -13,11 +13,11 @@ from typing import Any, Final, TypeVar
 
 from facerelay import __version__, alive, topics
 from facerelay.commands.running import connector
+from facerelay.commands.traces import open_tracer
 from facerelay.config import Config
 from facerelay.link.session import Session
 from facerelay.metrics import Meters, Reading, catalogue, process, text
 from facerelay.metrics.serve import Answer, Page, serving
-from facerelay.tracing import open_tracer
 
 log = logging.getLogger(__name__)
 
