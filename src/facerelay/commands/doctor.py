@@ -74,10 +74,10 @@ async def _broker(config: Config, broker: Broker, setting: str) -> str:
         try:
             await asyncio.wait_for(session.wait_connected(), _CONNECT_S)
         except TimeoutError:
-            raise CheckError(
-                f"no answer from {broker.url} in {_CONNECT_S:.0f} s: is a broker running there (`facerelay"
-                f" broker`)? See {setting}, username and password"
-            ) from None
+            why = session.trouble or f"no answer in {_CONNECT_S:.0f} s"
+            if not why.startswith("the broker"):  # else it is there, and has said what it wants
+                why += f": is a broker running there (`facerelay broker`)? See {setting}"
+            raise CheckError(f"{broker.url}: {why}") from None
     return f"{broker.url} answers"
 
 

@@ -1,6 +1,7 @@
 """What the broker says when a session begins, and what follows from it."""
 
 import logging
+import os
 import re
 import ssl
 from collections.abc import Sequence
@@ -46,6 +47,13 @@ def see_suback(url: str, filters: Sequence[tuple[str, int]], granted: Sequence[i
             raise RefusedError(f"the broker refused the subscription to {name}: check its access list")
         elif given < qos:
             _log.warning("%s: %s is granted at QoS %d, not %d", url, name, given, qos)
+
+
+def plainly(error: Exception) -> str:
+    """Return why a connection could not be made, as a person would say it."""
+    if isinstance(error, ConnectionError) and error.errno:
+        return os.strerror(error.errno).lower()  # asyncio's own words are of calls and tuples
+    return str(error) or "it does not answer"
 
 
 def tls_context(broker: Broker) -> ssl.SSLContext:

@@ -11,7 +11,7 @@ from typing import Any, Self, TypeVar
 from facerelay.config import Broker
 from facerelay.link import wire
 from facerelay.link.connection import CLOSED, Connection, Memory
-from facerelay.link.greeting import RefusedError, see_connack, see_suback, tls_context
+from facerelay.link.greeting import RefusedError, plainly, see_connack, see_suback, tls_context
 from facerelay.link.heartbeat import Heartbeat
 from facerelay.link.inbox import Inbox, Message
 from facerelay.link.rival import Rival
@@ -119,6 +119,11 @@ class Session:
         return self._up.is_set()
 
     @property
+    def trouble(self) -> str:
+        """Why the last connection ended or could not be made; empty while one stands, or before the first."""
+        return self._said
+
+    @property
     def unacknowledged(self) -> int:
         """Messages that came and wait for their `ack`."""
         return len(self._inbox)
@@ -177,7 +182,7 @@ class Session:
             except RefusedError as error:
                 reason, delay = str(error), _LAST_DELAY_S
             except (OSError, NotConnectedError, ValueError) as error:
-                reason = str(error) or "it does not answer"
+                reason = plainly(error)
             except Exception as error:  # noqa: BLE001 - a session that ended in silence would never come back
                 _log.exception("a fault of ours; the session goes on")
                 reason, delay = f"a fault of ours: {type(error).__name__}", _LAST_DELAY_S
