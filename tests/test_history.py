@@ -17,7 +17,7 @@ from facerelay.cloud.bucket import Bucket, open_bucket
 from facerelay.cloud.history import marks, reading
 from facerelay.cloud.history.diary import Diary
 from facerelay.cloud.history.marks import Camera, DayMarks, Mark
-from facerelay.cloud.history.period import Counts, Period
+from facerelay.cloud.history.period import Band, Counts, Period, by_place, lasted
 from facerelay.topics import Account, Ledger
 from nights import Edge, Store
 
@@ -409,3 +409,20 @@ def test_runs_are_the_minutes(minutes: set[int]) -> None:
 def test_counts_as_an_account_are_never_below_nothing() -> None:
     account = Counts(dropped=-1, captured=2, reasons={"evicted": -1}).account()
     assert (account.dropped, account.captured, account.reasons) == (0, 2, {})
+
+
+def test_bands_of_two_outboxes_that_lie_over_one_another_are_counted_once() -> None:
+    noon = datetime(2026, 11, 20, 12, tzinfo=UTC)
+
+    def band(start: int, end: int, camera: str = "door") -> Band:
+        first, last = (noon + timedelta(minutes=minute) for minute in (start, end))
+        return Band(
+            kind="dark", site="home", camera=camera, start=first, end=last, lasts=False, words="It was dark."
+        )
+
+    bands = [band(10, 20), band(0, 15), band(30, 40), band(12, 14), band(0, 5, "yard")]
+    found = by_place(bands)
+    assert lasted(found["home/door"]) == timedelta(minutes=30)
+    assert lasted(found["home/door"], after=noon + timedelta(minutes=12)) == timedelta(minutes=18)
+    assert lasted(found["home/yard"]) == timedelta(minutes=5)
+    assert lasted([]) == timedelta()

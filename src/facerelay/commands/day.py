@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from functools import cached_property
@@ -12,7 +12,7 @@ from typing import Final
 from facerelay import alarms
 from facerelay.cloud import history
 from facerelay.cloud.contract import Bucket
-from facerelay.cloud.history.period import Band, Counts, Hour, Period
+from facerelay.cloud.history.period import Band, Counts, Hour, Period, by_place, lasted
 from facerelay.cloud.sample import Picture, Sample, sample
 from facerelay.commands.plots import lasting
 from facerelay.face import Limits
@@ -223,23 +223,21 @@ def _doubts(day: Day) -> Iterator[str]:
     silent = sorted({band.site for band in day.bands if band.kind == "silent" and band.lasts})
     if silent:
         yield f"What happened at {', '.join(silent)} after its last word is not told here."
-    off: Counter[str] = Counter()
-    for band in day.bands:
-        if not band.seen:
-            off[band.site] += round(within(band, day) * 1000)
-    for site, ms in off.most_common(_MOST_DARK):
+    for site, ms in _longest(day, (band for band in day.bands if not band.seen)):
         yield f"{site} was not heard for {lasting(ms)}, and perhaps off: who passed may not have been seen."
-    dark: Counter[str] = Counter()
-    for band in day.bands:
-        if band.kind == "dark":
-            dark[f"{band.site}/{band.camera}"] += round(within(band, day) * 1000)
-    for name, ms in dark.most_common(_MOST_DARK):
+    for name, ms in _longest(day, (band for band in day.bands if band.kind == "dark")):
         yield f"{name} gave no picture for {lasting(ms)}: nobody was seen there."
 
 
-def within(band: Band, day: Day) -> float:
-    """Return how many seconds of a band lie in the day."""
-    return (band.end - max(band.start, day.start)).total_seconds()
+def _longest(day: Day, bands: Iterable[Band]) -> list[tuple[str, int]]:
+    """Return the places with the longest bands of the day, and how many milliseconds of it they lasted."""
+    found = Counter(
+        {
+            place: lasted(there, after=day.start) // timedelta(milliseconds=1)
+            for place, there in by_place(bands).items()
+        }
+    )
+    return found.most_common(_MOST_DARK)
 
 
 def _balance(hours: Sequence[Hour | None]) -> Balance:

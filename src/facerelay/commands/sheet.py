@@ -10,10 +10,10 @@ from typing import Final
 
 from facerelay import __version__
 from facerelay.cloud.contract import content_type
-from facerelay.cloud.history.period import Band, Hour
+from facerelay.cloud.history.period import Band, Hour, by_place, lasted
 from facerelay.cloud.sample import Picture
 from facerelay.commands import plots
-from facerelay.commands.day import Balance, Day, verdict, within
+from facerelay.commands.day import Balance, Day, verdict
 
 _MOST_ROWS: Final = 60
 _MOST_COLOURS: Final = len(plots.COLOURS) - 1
@@ -60,7 +60,8 @@ def _tiles(day: Day) -> str:
     received = [balance.received for balance in day.balances.values()]
     share = None if None in received or not total.captured else (total.stored + total.erased) / total.captured
     slow = [hour for hours in day.hours.values() for hour in hours if hour and hour.p99 is not None]
-    dark = sum(within(band, day) for band in day.bands if band.kind == "dark")
+    gone = by_place(band for band in day.bands if band.kind == "dark").values()
+    dark = sum(lasted(there, after=day.start).total_seconds() for there in gone)
     tiles: list[tuple[str, str, bool]] = []
     if day.hours:
         tiles += [

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Final, Literal
 
 from facerelay.alarms import Report, because
-from facerelay.cloud.history.period import Band, Hour, Period
+from facerelay.cloud.history.period import Band, Hour, Period, by_place, lasted
 from facerelay.reasons import explain
 from facerelay.verdict import Verdict
 
@@ -88,26 +88,16 @@ def _doubts(period: Period) -> Iterator[str]:
     silent = {band.site for band in period.bands if band.kind == "silent" and band.lasts}
     if silent:
         yield f"What happened at {_names(silent)} after its last word was told later, or is not known yet."
-    off = _by_place(band for band in period.bands if not band.seen)
+    off = by_place(band for band in period.bands if not band.seen)
     if off:
         yield f"Not heard, and perhaps off: {_names(_minutes(off))}. Who passed then may not have been seen."
-    dark = _by_place(band for band in period.bands if band.kind == "dark")
+    dark = by_place(band for band in period.bands if band.kind == "dark")
     if dark:
         yield f"No picture came of {_names(_minutes(dark))}: nobody was seen there."
 
 
-def _by_place(bands: Iterable[Band]) -> Mapping[str, list[Band]]:
-    found: dict[str, list[Band]] = {}
-    for band in bands:
-        found.setdefault("/".join(filter(None, [band.site, band.camera])), []).append(band)
-    return found
-
-
 def _minutes(found: Mapping[str, list[Band]]) -> list[str]:
-    lasted = {
-        name: sum((band.end - band.start for band in bands), timedelta()) for name, bands in found.items()
-    }
-    return [f"{name} for {_long(time)}" for name, time in sorted(lasted.items())]
+    return [f"{name} for {_long(lasted(bands))}" for name, bands in sorted(found.items())]
 
 
 def _unheard(reports: Sequence[Report], heard: Sequence[str]) -> Iterator[str]:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
-from datetime import datetime
-from typing import Literal, Self
+from datetime import UTC, datetime, timedelta
+from typing import Final, Literal, Self
 
 from facerelay.cloud.history import marks
 from facerelay.topics import MOST_COUNT, MOST_REASONS, Account
+
+_EVER: Final = datetime.min.replace(tzinfo=UTC)
 
 BandKind = Literal["store", "silent", "unanswered", "late", "dark"]
 
@@ -115,6 +117,25 @@ class Band:
     lasts: bool
     words: str
     seen: bool = True
+
+
+def by_place(bands: Iterable[Band]) -> Mapping[str, list[Band]]:
+    """Return bands by their `<site>/<camera>`, or site."""
+    found: dict[str, list[Band]] = {}
+    for band in bands:
+        found.setdefault("/".join(filter(None, [band.site, band.camera])), []).append(band)
+    return found
+
+
+def lasted(bands: Iterable[Band], *, after: datetime = _EVER) -> timedelta:
+    """Return for how long at least one of some bands lasted after a time."""
+    total = timedelta()
+    for band in sorted(bands, key=lambda one: one.start):
+        start = max(band.start, after)
+        if band.end > start:
+            total += band.end - start
+            after = band.end
+    return total
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
