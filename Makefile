@@ -58,7 +58,7 @@ machine-setup:
 # What tests need and pip cannot install: needs root. Of prometheus the programs alone: its service is not to run.
 test-setup:
 	apt-get update
-	if command -v systemctl >/dev/null; then systemctl mask --quiet prometheus || true; fi
+	if command -v systemctl >/dev/null && ! command -v prometheus >/dev/null; then systemctl mask --quiet prometheus || true; fi
 	apt-get install -y --no-install-recommends mosquitto mosquitto-clients s3fs fuse openssl chromium fonts-dejavu-core zsh fish python3-gi \
 	  gir1.2-gst-rtsp-server-1.0 gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-ugly prometheus
 
