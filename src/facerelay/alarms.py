@@ -158,7 +158,7 @@ def _lost(name: str, n: int) -> Alarm:
 
 def _missing(where: str, n: int) -> str:
     return (
-        f"{_faces(n)} of {where} ought to be in the bucket and {_is(n)} not, an audit has found."
+        f"{faces(n)} of {where} ought to be in the bucket and {_is(n)} not, an audit has found."
         " `facerelay ledger --audit` names each; see who may delete in the bucket."
     )
 
@@ -171,10 +171,10 @@ def _camera(report: Report, name: str, account: Account, now: datetime, *, gone:
     counted = account if report.lately is None else report.lately.get(name, Account())
     when = "so far" if report.lately is None else "in the last day"
     if counted.dropped:
-        words = f"{_faces(counted.dropped)} of {name} dropped {when}, never to be seen: "
+        words = f"{faces(counted.dropped)} of {name} dropped {when}, never to be seen: "
         yield _alarm("dropped", "critical", report, words + because(counted, "dropped"), camera=camera)
     if counted.refused:
-        words = f"{_faces(counted.refused)} of {name} refused {when}, and parked at the edge: "
+        words = f"{faces(counted.refused)} of {name} refused {when}, and parked at the edge: "
         yield _alarm("refused", "warning", report, words + because(counted, "refused"), camera=camera)
     if account.dark_since and not gone:
         words = (
@@ -197,7 +197,7 @@ def because(account: Account, column: Literal["dropped", "refused"]) -> str:
 def _silent(report: Report, heard: datetime, now: datetime) -> Alarm:
     waiting = sum(account.waiting for account in report.books.cameras.values())
     waits = (
-        f"{_faces(waiting)} waited there by its last word, safe on its disk"
+        f"{faces(waiting)} waited there by its last word, safe on its disk"
         if waiting
         else "none waited there"
     )
@@ -218,7 +218,7 @@ def _left(report: Report, heard: datetime, now: datetime) -> Iterator[Alarm]:
     waiting = sum(account.waiting for account in report.books.cameras.values())
     if waiting:
         words = (
-            f"{_faces(waiting)} waited in outbox {report.books.outbox[:8]} of {report.site} when it was last"
+            f"{faces(waiting)} waited in outbox {report.books.outbox[:8]} of {report.site} when it was last"
             f" heard, {_since(heard, now)}, and another took its place. If that is a copy of the old file, or"
             " was rescued from it, they go up from there: `facerelay ledger --audit` at the edge tells."
             " Else start capture with the old file (outbox.path) until they are answered, or they are lost."
@@ -243,7 +243,7 @@ def _link(report: Report, link: LinkHealth, now: datetime) -> Iterator[Alarm]:
         since = _before(link.time, link.oldest_s)
         waiting = sum(account.waiting for account in report.books.cameras.values())
         words = (
-            f"{_faces(waiting)} of {site} wait, the oldest since {_since(since, now)}. Nothing is"
+            f"{faces(waiting)} of {site} wait, the oldest since {_since(since, now)}. Nothing is"
             " lost; if the number does not fall, the link is down, or too thin for what is sent."
         )
         yield _alarm("late", "warning", report, words, since=since)
@@ -301,7 +301,8 @@ def _before(moment: datetime, seconds: float) -> datetime:
         return moment
 
 
-def _faces(n: int) -> str:
+def faces(n: int) -> str:
+    """Return so many faces, in words."""
     return f"{n} face" if n == 1 else f"{n} faces"
 
 

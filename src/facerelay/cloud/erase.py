@@ -7,10 +7,10 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 from pydantic import ValidationError
 
@@ -105,13 +105,34 @@ async def erase(
     deleted = tuple(sorted({*first, *second}))
     swept = len(set(second) - set(first))
     criteria = tombstone.model_dump(mode="json", exclude_none=True, exclude={"v", "made"})
-    proof = {
-        "asked": criteria, "tombstone": key, "deleted": len(deleted), "second_sweep": swept,
-        "sha256": hashlib.sha256("\n".join(deleted).encode()).hexdigest(), "time": now().isoformat(),
-    }  # fmt: skip
-    if work.more:
-        proof["more_tombstones"] = work.more
-    return Erased(key, deleted, swept, json.dumps(proof))
+    more = {"more_tombstones": work.more} if work.more else {}
+    return Erased(key, deleted, swept, prove(criteria, key, deleted, second_sweep=swept, **more))
+
+
+def prove(asked: Mapping[str, Any], tombstone: str, deleted: Iterable[str], **more: object) -> str:
+    """Return the line of proof of an erasure, as JSON: it names what was asked, and no person.
+
+    Args:
+        asked: the rule.
+        tombstone: its key.
+        deleted: the keys of all objects that went; their sha256 is over the sorted keys, one a line.
+        more: what else there is to say.
+    """
+    gone = sorted(deleted)
+    digest = hashlib.sha256("\n".join(gone).encode()).hexdigest()
+    proof = {"asked": asked, "tombstone": tombstone, "deleted": len(gone), **more, "sha256": digest}
+    return json.dumps(proof | {"time": now().isoformat()})
+
+
+async def delete_all(bucket: Bucket, gone: Sequence[str], *, watch: Watch = unwatched) -> None:
+    """Delete objects, some at a time.
+
+    Raises:
+        BucketError: the bucket failed; asking again is safe.
+    """
+    for at in range(0, len(gone), _AT_ONCE):
+        watch("erasing", at, len(gone))
+        await asyncio.gather(*(bucket.delete(key) for key in gone[at : at + _AT_ONCE]))
 
 
 async def _wait(seconds: float, watch: Watch) -> None:
@@ -163,9 +184,7 @@ class _Erasure:
             self._watch("looking", len(found))
         await self._bury_ahead([one.id for one in found if one.ahead])
         names = [one.key for one in found]
-        for at in range(0, len(names), _AT_ONCE):
-            self._watch("erasing", at, len(names))
-            await asyncio.gather(*(self._bucket.delete(key) for key in names[at : at + _AT_ONCE]))
+        await delete_all(self._bucket, names, watch=self._watch)
         return names
 
     async def _bury_ahead(self, ids: list[str]) -> None:
@@ -189,8 +208,8 @@ class _Erasure:
                     yield one
         async for note in quarantine.notes(self._bucket):
             if note.face and (one := self._judge(note.face, note.arrived, note.key)):
-                yield one
-                yield replace(one, key=f"{note.key.removesuffix('.json')}.bin")
+                for key in note.keys:
+                    yield replace(one, key=key)
 
     def _judge(self, face: keys.Facts | quarantine.Owner, arrived: datetime, key: str) -> _Found | None:
         """Return an object of this face if it is to go."""

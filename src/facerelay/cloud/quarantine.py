@@ -47,6 +47,11 @@ class Note(BaseModel):
     sha256: str
     face: Owner | None = None
 
+    @property
+    def keys(self) -> tuple[str, str]:
+        """The keys of the note and of its message."""
+        return self.key, f"{self.key.removesuffix('.json')}.bin"
+
 
 class Quarantine:
     """Messages under `quarantine/`, with a note beside each.

@@ -20,6 +20,7 @@ from facerelay.cloud.objects import ObjectBucket
 from facerelay.commands import logs
 from facerelay.commands.books import existing_bucket
 from facerelay.config import Config
+from facerelay.sections.base import LOOPBACK
 from facerelay.settings import ConfigError
 from facerelay.topics import shown
 
@@ -32,7 +33,6 @@ _FORM: Final = re.compile(r"(\d{1,6})([smhd])", re.ASCII)
 _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 _ID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", re.ASCII)
 _PICTURES: Final = ("faces/", "foreign/")
-_LOOPBACK: Final = {"127.0.0.1", "::1", "localhost"}
 
 
 class ShareError(Exception):
@@ -151,7 +151,7 @@ def _days_about(face_id: str) -> set[str]:
 def _warn(endpoint: str | None) -> None:
     """Say where a link would lead nobody else: its host is part of what is signed."""
     host = urlsplit(endpoint or "").hostname
-    if host in _LOOPBACK:
+    if host in LOOPBACK:
         logs.say(
             f"a link to {host} works on this machine alone: sign it for the address that others use, with"
             " --endpoint https://…",

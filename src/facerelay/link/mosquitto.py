@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from facerelay.config import Broker
+from facerelay.sections.base import LOOPBACK
 from facerelay.topics import MAX_MESSAGE_BYTES
 
 
@@ -19,7 +20,7 @@ def mosquitto_listener(broker: Broker, *, data: Path, max_message: int) -> str:
     Raises:
         ValueError: the address is not loopback.
     """
-    if broker.host not in {"127.0.0.1", "::1", "localhost"}:
+    if broker.host not in LOOPBACK:
         raise ValueError(
             f"{broker.url}: beyond loopback Mosquitto needs TLS and passwords: write it yourself"
         )

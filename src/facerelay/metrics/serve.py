@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager, suppress
 from http import HTTPStatus
 from typing import Final, NamedTuple
 
+from facerelay.sections.base import LOOPBACK
 from facerelay.seldom import Seldom
 
 log = logging.getLogger(__name__)
@@ -22,7 +23,6 @@ _MOST_HEAD: Final = 8_192
 _MOST_AT_ONCE: Final = 32
 _REQUEST_S: Final = 10.0
 _AGAIN_S: Final = 30.0
-_LOOPBACK: Final = {"127.0.0.1", "localhost", "::1"}
 
 
 class Answer(NamedTuple):
@@ -47,7 +47,7 @@ async def serving(host: str, port: int, pages: Mapping[str, Page], *, called: st
         pages: by their path.
         called: the setting to name where the port is taken.
     """
-    server = _Server(pages, loopback=host in _LOOPBACK)
+    server = _Server(pages, loopback=host in LOOPBACK)
     listening = asyncio.ensure_future(_listen(server, host, port, called))
     try:
         yield
@@ -125,7 +125,7 @@ class _Server:
         method, path = words[0], words[1].partition("?")[0]
         lines = (line.partition(":") for line in rest.split("\r\n"))
         headers = {name.strip().lower(): value.strip() for name, _, value in lines}
-        if self._loopback and _name(headers.get("host", "")) not in _LOOPBACK:
+        if self._loopback and _name(headers.get("host", "")) not in LOOPBACK:
             return method, _plain(HTTPStatus.MISDIRECTED_REQUEST)  # a name that was made to lead here
         if method not in {"GET", "HEAD"}:
             return method, _plain(HTTPStatus.METHOD_NOT_ALLOWED)

@@ -7,17 +7,15 @@ import binascii
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Final
-from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, StringConstraints, ValidationError, field_validator, model_validator
 
-from facerelay.sections.base import Section, read_secret
+from facerelay.sections.base import LOOPBACK, Section, address, is_open, read_secret
 from facerelay.sections.wire import Broker
 from facerelay.topics import overlap
 
 _LEVELS: Final = r"^[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*$"
 _OURS: Final = ("faces", "receipts", "ledger", "link", "stores")
-_LOOPBACK: Final = {"127.0.0.1", "::1", "localhost"}
 _LEAST_SECRET: Final = 24
 _MOST_SECRET: Final = 64
 """Bytes of a key, by the Standard Webhooks specification."""
@@ -161,12 +159,8 @@ class Webhook(Section):
             return None
         if not value.isascii() or not value.isprintable() or " " in value or len(value) > 2000:  # noqa: PLR2004 - a sane URL
             raise ValueError("write it in ASCII without blanks, as https://host/path")
-        try:
-            parts = urlsplit(value)
-            right = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
-        except ValueError:
-            right = False
-        if not right:
+        parts = address(value, "http", "https")
+        if parts is None:
             raise ValueError("write it as https://host/path")
         if "@" in parts.netloc:
             raise ValueError("put no user name and password into it: the signature says who we are")
@@ -182,8 +176,7 @@ class Webhook(Section):
             raise ValueError("set secret or secret_file (one of them): each message is signed with it")
         if self.secret is not None:
             self._key_of(self.secret.get_secret_value())
-        parts = urlsplit(self.url)
-        if parts.scheme == "http" and parts.hostname not in _LOOPBACK and not self.allow_http:
+        if is_open(self.url) and not self.allow_http:
             raise ValueError("use https://, or allow_http = true: who passed a camera is nobody's business")
         return self
 
@@ -257,4 +250,4 @@ def see_apart(
 def _place(url: str) -> tuple[str, int]:
     """Return a broker's host and port; loopback has more names than one."""
     broker = Broker(url=url)
-    return "localhost" if broker.host in _LOOPBACK else broker.host, broker.port
+    return "localhost" if broker.host in LOOPBACK else broker.host, broker.port

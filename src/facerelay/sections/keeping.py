@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, SecretStr, model_validator
 
 from facerelay.face import Slug
-from facerelay.sections.base import Bytes, Port, Section, read_secret
+from facerelay.sections.base import LOOPBACK, Bytes, Port, Section, read_secret
 
 
 class Outbox(Section):
@@ -140,7 +140,7 @@ class Gallery(Section):
 
     @model_validator(mode="after")
     def _on_loopback(self) -> Gallery:
-        if not self.allow_insecure and self.host not in {"127.0.0.1", "::1", "localhost"}:
+        if not self.allow_insecure and self.host not in LOOPBACK:
             raise ValueError(
                 "gallery.host: the page shows faces without a password, so it listens on loopback only"
                 " (use an SSH tunnel)"

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from typing import Annotated, Final
-from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
-from facerelay.sections.base import Section
+from facerelay.sections.base import LOOPBACK, Section, address, is_open
 
 ROLES: Final = ("capture", "broker", "forward", "store", "gallery")
 """In the order of their ports."""
-
-_LOOPBACK: Final = {"127.0.0.1", "::1", "localhost"}
 
 
 class Metrics(Section):
@@ -37,7 +34,7 @@ class Metrics(Section):
 
     @model_validator(mode="after")
     def _on_loopback(self) -> Metrics:
-        if not self.allow_insecure and self.host not in _LOOPBACK:
+        if not self.allow_insecure and self.host not in LOOPBACK:
             raise ValueError(
                 "metrics.host: whoever reaches it may read, so it listens on loopback only (or set"
                 " metrics.allow_insecure = true, in a network where only Prometheus does)"
@@ -69,13 +66,8 @@ class Trace(Section):
     def _url(cls, value: str | None) -> str | None:
         if value is None:
             return None
-        try:
-            parts = urlsplit(value)
-            right = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
-            right = right and parts.path not in {"", "/"}
-        except ValueError:
-            right = False
-        if not right:
+        parts = address(value, "http", "https")
+        if parts is None or parts.path in {"", "/"}:
             raise ValueError("write it with its path, as https://host:4318/v1/traces")
         if "@" in parts.netloc:
             raise ValueError("put what authorises you into OTEL_EXPORTER_OTLP_HEADERS, not into the endpoint")
@@ -83,8 +75,7 @@ class Trace(Section):
 
     @model_validator(mode="after")
     def _encrypted(self) -> Trace:
-        parts = urlsplit(self.endpoint or "")
-        if parts.scheme == "http" and parts.hostname not in _LOOPBACK and not self.allow_http:
+        if is_open(self.endpoint or "") and not self.allow_http:
             raise ValueError(
                 "trace.endpoint is http, beyond this machine: use https, or set trace.allow_http = true"
             )

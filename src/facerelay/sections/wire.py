@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, SecretStr, field_validator, model_validator
 
 from facerelay.face import Limits
-from facerelay.sections.base import Section, read_secret
+from facerelay.sections.base import Section, address, read_secret
 from facerelay.topics import FaceTopic, TopicError
 
 
@@ -55,13 +55,8 @@ class Broker(Section):
     def _url(cls, value: str) -> str:
         if "@" in value:
             raise ValueError("put the user name and password into their own settings, not into the url")
-        try:
-            parts = urlsplit(value)
-            right = parts.scheme in {"mqtt", "mqtts"} and parts.hostname and parts.port != 0
-        except ValueError:
-            right = False
-        if not right:
-            raise ValueError("write it as mqtt://host:port, or mqtts://host:port") from None
+        if address(value, "mqtt", "mqtts") is None:
+            raise ValueError("write it as mqtt://host:port, or mqtts://host:port")
         return value
 
     @model_validator(mode="after")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import json
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -12,6 +10,7 @@ from typing import Final
 
 from facerelay.cloud import keys, quarantine
 from facerelay.cloud.contract import LONGEST_PUT_S, Bucket, BucketError
+from facerelay.cloud.erase import delete_all, prove
 from facerelay.cloud.tombstones import AGE_S, Tombstone, bury, now
 
 log = logging.getLogger(__name__)
@@ -72,11 +71,7 @@ class Eraser:
         gone = await self._sweep(hours, frozenset(ids))
         await self._on_gone([*facts, *gone])
         self._later(self._finish(hours, frozenset(ids)))
-        proof = {
-            "asked": {"ids": ids}, "tombstone": tombstone, "deleted": len(gone),
-            "sha256": hashlib.sha256("\n".join(sorted(gone)).encode()).hexdigest(), "time": now().isoformat(),
-        }  # fmt: skip
-        return Done(len(gone), json.dumps(proof))
+        return Done(len(gone), prove({"ids": ids}, tombstone, gone))
 
     def obey(self, covered: Sequence[str]) -> None:
         """Delete faces that lie in the bucket though a tombstone covers them, behind whoever found them."""
@@ -113,7 +108,7 @@ class Eraser:
         log.info("%d faces lay in the bucket that were erased: deleting them", len(gone))
 
         async def work() -> list[str]:
-            await self._delete(gone)
+            await delete_all(self._bucket, gone)
             return []
 
         try:
@@ -140,17 +135,13 @@ class Eraser:
             )
             entries = (entry.key for level in levels for entry in level.entries)
             found += [key for key in entries if (facts := keys.parse(key)) and facts.id in ids]
-        await self._delete(found)
+        await delete_all(self._bucket, found)
         return found
 
     async def _sweep_quarantine(self, ids: frozenset[str]) -> list[str]:
-        found = []
+        found: list[str] = []
         async for note in quarantine.notes(self._bucket):
             if note.face and note.face.id in ids:
-                found += [note.key, f"{note.key.removesuffix('.json')}.bin"]
-        await self._delete(found)
+                found += note.keys
+        await delete_all(self._bucket, found)
         return found
-
-    async def _delete(self, gone: Sequence[str]) -> None:
-        for at in range(0, len(gone), _AT_ONCE):
-            await asyncio.gather(*(self._bucket.delete(key) for key in gone[at : at + _AT_ONCE]))

@@ -14,6 +14,7 @@ from typing import Final
 from facerelay.cloud import keys
 from facerelay.cloud.contract import Bucket, Entry
 from facerelay.cloud.gallery.counted import PAGE
+from facerelay.cloud.gallery.once import Once
 
 _AT_ONCE: Final = 24
 _MAX_BYTES: Final = 48_000_000
@@ -75,7 +76,7 @@ class Listings:
         self.on_change: Callable[[Change], None] = lambda _: None
         self._kept: OrderedDict[str, Level] = OrderedDict()
         self._bytes = 0
-        self._reading: dict[str, asyncio.Task[Level]] = {}
+        self._reading = Once[Level]()
         self._gate = asyncio.Semaphore(_AT_ONCE)
 
     async def names(self, prefix: str, *, age_s: float) -> Sequence[str]:
@@ -96,12 +97,7 @@ class Listings:
         if kept is not None and time.monotonic() - kept.read_at <= (_BUSY_S if kept.busy else age_s):
             self._kept.move_to_end(prefix)
             return kept
-        reading = self._reading.get(prefix)
-        if reading is None:
-            reading = asyncio.create_task(self._read(prefix))
-            self._reading[prefix] = reading
-            reading.add_done_callback(lambda task: self._done(prefix, task))
-        return await asyncio.shield(reading)  # whoever leaves does not take it from the others
+        return await self._reading.do(prefix, lambda: self._read(prefix))
 
     async def has(self, key: str, *, age_s: float) -> bool:
         """Whether a face lies in the bucket, as it was at most `age_s` ago; if not, it is looked at again.
@@ -134,11 +130,6 @@ class Listings:
             if kept := self._kept.get(prefix):
                 left = [name for name in kept.names if name not in names]
                 self._keep(prefix, replace(kept, text="\n".join(left)))
-
-    def _done(self, prefix: str, task: asyncio.Task[Level]) -> None:
-        del self._reading[prefix]
-        if not task.cancelled():
-            task.exception()  # it was raised where it is awaited; if by nobody, nobody needs it
 
     async def _read(self, prefix: str) -> Level:
         begin = time.monotonic()

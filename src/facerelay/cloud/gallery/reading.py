@@ -12,6 +12,7 @@ from facerelay.cloud import keys
 from facerelay.cloud.contract import Bucket, BucketError, MissingError
 from facerelay.cloud.gallery import thumbs
 from facerelay.cloud.gallery.cache import Cache, Learnt
+from facerelay.cloud.gallery.once import Once
 
 _AT_ONCE: Final = 24
 _DECODERS: Final = 2
@@ -42,7 +43,7 @@ class Reader:
         self._gate = asyncio.Semaphore(_AT_ONCE)
         self._decoders = asyncio.Semaphore(_DECODERS)
         self._large = asyncio.Lock()
-        self._making: dict[str, asyncio.Task[bytes]] = {}
+        self._making = Once[bytes]()
 
     async def picture(self, key: str) -> bytes:
         """Return a face's bytes.
@@ -82,17 +83,7 @@ class Reader:
             return kept
         if (known := (await self._cache.learnt([key])).get(key)) and known.fault:
             raise thumbs.DamagedError(known.fault)
-        making = self._making.get(key)
-        if making is None:
-            making = asyncio.create_task(self._make(key))
-            self._making[key] = making
-            making.add_done_callback(lambda task: self._made(key, task))
-        return await asyncio.shield(making)  # whoever leaves does not take it from the others
-
-    def _made(self, key: str, task: asyncio.Task[bytes]) -> None:
-        del self._making[key]
-        if not task.cancelled():
-            task.exception()
+        return await self._making.do(key, lambda: self._make(key))
 
     async def _make(self, key: str) -> bytes:
         async with self._decoders:

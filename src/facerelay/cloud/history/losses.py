@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Final, Literal
 
-from facerelay.alarms import Report, because
+from facerelay.alarms import Report, because, faces
 from facerelay.cloud.history.period import Band, Hour, Period, by_place, lasted
 from facerelay.reasons import explain
 from facerelay.verdict import Verdict
@@ -48,16 +48,16 @@ def judge_past(period: Period, reports: Sequence[Report]) -> Verdict:
     more = "".join(f" {doubt}" for doubt in doubts)
     if account.dropped:
         of = f" of {account.captured} captured" if account.captured >= account.dropped else ""
-        words = f"Yes: {_faces(account.dropped)}{of} {_was(account.dropped)} lost: "
+        words = f"Yes: {faces(account.dropped)}{of} {_was(account.dropped)} lost: "
         return Verdict("critical", words + because(account, "dropped") + more)
     words = f"No face was lost: {account.captured} captured, {account.stored} received."
     if account.sent:
         words = (
             f"No face is known to be lost: {account.captured} captured, {account.stored} received. "
-            f"{_faces(account.sent)} went without receipts: whether they came is not known."
+            f"{faces(account.sent)} went without receipts: whether they came is not known."
         )
     if account.refused:
-        words += f" {_faces(account.refused)} {_was(account.refused)} refused, and parked at the edge: "
+        words += f" {faces(account.refused)} {_was(account.refused)} refused, and parked at the edge: "
         return Verdict("warning", words + because(account, "refused") + more)
     return Verdict("warning" if doubts else "unknown" if account.sent else "good", words + more)
 
@@ -116,10 +116,6 @@ def _long(time: timedelta) -> str:
     minutes = time // timedelta(minutes=1)
     hours, rest = divmod(minutes, 60)
     return f"{hours} h {rest} min" if hours else f"{minutes} min"
-
-
-def _faces(n: int) -> str:
-    return f"{n} face" if n == 1 else f"{n} faces"
 
 
 def _was(n: int) -> str:
