@@ -22,6 +22,10 @@ _KEYS = {
 }  # fmt: skip
 
 
+class LeftError(AssertionError):
+    """The page went to another while it was asked something."""
+
+
 class _Pipe:
     """What goes to the browser and comes from it, for all of its pages."""
 
@@ -39,6 +43,8 @@ class _Pipe:
         until = time.monotonic() + _ANSWER_S
         while (answer := self._next(until)).get("id") != self._number:
             self._note(answer)
+        if answer.get("error", {}).get("message") == "Inspected target navigated or closed":
+            raise LeftError(method)
         assert "error" not in answer, answer
         found: dict[str, Any] = answer["result"]
         return found
@@ -119,11 +125,16 @@ class Tab:
     def until(self, expression: str, timeout: float = 40) -> None:
         """Wait until an expression is true in the page; one that throws, as between two pages, is not yet."""
         end = time.monotonic() + timeout
-        while not self.value(
-            f"(() => {{ try {{ return Boolean({expression}) }} catch {{ return false }} }})()"
-        ):
+        asked = f"(() => {{ try {{ return Boolean({expression}) }} catch {{ return false }} }})()"
+        while not self._holds(asked):
             assert time.monotonic() < end, f"never true in the page: {expression}"
             time.sleep(0.1)
+
+    def _holds(self, expression: str) -> bool:
+        try:
+            return bool(self.value(expression))
+        except LeftError:
+            return False
 
     def picture(self, path: Path) -> None:
         """Save what is to be seen, as PNG or WebP."""
