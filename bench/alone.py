@@ -55,10 +55,10 @@ async def main(path: str, count: str) -> None:
     faces = iter(ready(int(count)))
 
     async def put() -> None:
-        for sealed in faces:
-            media = content_type(sealed.extension)
-            new = await bucket.put_new(sealed.key, sealed.data, content_type=media, sha256=sealed.sha256)
-            assert new, f"{sealed.key} was there"
+        for frozen in faces:
+            media = content_type(frozen.extension)
+            new = await bucket.put_new(frozen.key, frozen.data, content_type=media, sha256=frozen.sha256)
+            assert new, f"{frozen.key} was there"
 
     begin, cpu = time.perf_counter(), time.process_time()
     await asyncio.gather(*(put() for _ in range(config.store.concurrency)))

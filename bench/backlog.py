@@ -113,11 +113,11 @@ def _outbox(path: Path) -> Outbox:
     return Outbox(path, max_bytes=10**11, max_message=10**6)
 
 
-def _faces(outbox: Outbox, count: int) -> list[face.Sealed]:
+def _faces(outbox: Outbox, count: int) -> list[face.Frozen]:
     image = np.random.default_rng(1).integers(0, 255, (24, 24, 3), dtype=np.uint8)
     encoded, now = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 30])[1].tobytes(), datetime.now(UTC)
     return [
-        face.seal(
+        face.freeze(
             face.Face(
                 id=face.new_id(), outbox=outbox.id, run=outbox.run, seq=outbox.number(), site=SITE,
                 camera=CAMERA,
@@ -130,9 +130,9 @@ def _faces(outbox: Outbox, count: int) -> list[face.Sealed]:
     ]  # fmt: skip
 
 
-def _insert(outbox: Outbox, faces: list[face.Sealed]) -> None:
+def _insert(outbox: Outbox, faces: list[face.Frozen]) -> None:
     for at in range(0, len(faces), _BATCH):
-        put = [outbox.put(sealed, chosen=time.time()) for sealed in faces[at : at + _BATCH]]
+        put = [outbox.put(frozen, chosen=time.time()) for frozen in faces[at : at + _BATCH]]
         _wait(put)
 
 
@@ -142,7 +142,7 @@ def _fill(outbox: Outbox, count: int) -> float:
     for _ in range(0, count, _AT_ONCE):
         faces = _faces(outbox, _AT_ONCE)
         begin = time.perf_counter()
-        _wait([outbox.put(sealed, chosen=time.time()) for sealed in faces])
+        _wait([outbox.put(frozen, chosen=time.time()) for frozen in faces])
         took += time.perf_counter() - begin
     return took
 

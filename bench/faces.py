@@ -57,11 +57,11 @@ def picture() -> bytes:
 
 def ready(
     count: int, *, outbox: str = "0" * 32, run: str = "0" * 8, first: int = 1, cameras: int = 1
-) -> list[face.Sealed]:
-    """Return so many faces, encoded and sealed, each with its own id, time and number; cameras in turn."""
+) -> list[face.Frozen]:
+    """Return so many faces, encoded and frozen, each with its own id, time and number; cameras in turn."""
     encoded, now = picture(), datetime.now(UTC)
     return [
-        face.seal(
+        face.freeze(
             face.Face(
                 id=face.new_id(), outbox=outbox, run=run, seq=first + n, site=SITE,
                 camera=f"{CAMERA}-{n % cameras}" if n % cameras else CAMERA,
@@ -81,9 +81,9 @@ class Offered:
         self._path = path
         self._lines: list[str] = []
 
-    def note(self, phase: str, at: float, sealed: face.Sealed) -> None:
+    def note(self, phase: str, at: float, frozen: face.Frozen) -> None:
         """Take note of a face, at the moment that it was handed over."""
-        self._lines.append(f"{phase} {at:.6f} {sealed.sha256}\n")
+        self._lines.append(f"{phase} {at:.6f} {frozen.sha256}\n")
 
     def write(self) -> None:
         """Write down what is new."""

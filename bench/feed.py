@@ -18,7 +18,7 @@ from facerelay.commands import running
 from facerelay.edge.capture import open_outbox
 from facerelay.edge.outbox import Outbox
 from facerelay.edge.relaying import relaying
-from facerelay.face import Sealed
+from facerelay.face import Frozen
 
 _UNCOMMITTED = 500
 _WARM_EVERY_S = 0.3
@@ -48,7 +48,7 @@ class Feeder:
         self._pending: deque[Future[None]] = deque()
         self._made = 0
 
-    def make(self, count: int, cameras: int = 1) -> list[Sealed]:
+    def make(self, count: int, cameras: int = 1) -> list[Frozen]:
         """Return ready faces of this outbox."""
         made = ready(
             count, outbox=self._outbox.id, run=self._outbox.run, first=self._made + 1, cameras=cameras
@@ -65,13 +65,13 @@ class Feeder:
         self._offered.write()
         await self._answered()
 
-    async def play(self, phase: Phase, faces: list[Sealed]) -> None:
+    async def play(self, phase: Phase, faces: list[Frozen]) -> None:
         """Offer a phase's faces, and return once all have their answer."""
         say("begin")
-        for sealed, due in zip(faces, phase.due(), strict=True):
+        for frozen, due in zip(faces, phase.due(), strict=True):
             if (wait := due - time.time()) > 0:
                 await asyncio.sleep(wait)
-            self._put(phase.name, sealed)
+            self._put(phase.name, frozen)
             if len(self._pending) >= _UNCOMMITTED:
                 await self._committed(_UNCOMMITTED // 2)
         say("given")
@@ -79,10 +79,10 @@ class Feeder:
         await self._answered()
         say("answered")
 
-    def _put(self, phase: str, sealed: Sealed) -> None:
+    def _put(self, phase: str, frozen: Frozen) -> None:
         now = time.time()
-        self._offered.note(phase, now, sealed)
-        self._pending.append(self._outbox.put(sealed, chosen=now))
+        self._offered.note(phase, now, frozen)
+        self._pending.append(self._outbox.put(frozen, chosen=now))
 
     async def _committed(self, count: int) -> None:
         """Wait for the oldest; they are done in their order, so one is waited for, and all are asked."""

@@ -34,7 +34,7 @@ from bench.gallery_fill import CAMERAS, DAYS, fill_folder, fill_s3, fresh
 from bench.plain import ACCESS_KEY, BUCKET, SECRET_KEY, client_s3
 from bench.processes import Process, program, python, seaweedfs, wait_for_port
 from facerelay.commands.supervise import free_ports
-from facerelay.face import Sealed
+from facerelay.face import Frozen
 
 _RESULTS = Path(__file__).parent / "results" / "gallery.json"
 _PAGE = 60
@@ -55,7 +55,7 @@ class Row:
     requests: int
 
 
-Put = Callable[[Sealed], None]
+Put = Callable[[Frozen], None]
 
 
 class Page:
@@ -210,7 +210,7 @@ def run_seaweedfs(count: int, now: datetime, folder: Path) -> dict[str, Any]:
         }  # fmt: skip
         client = client_s3(s3.endpoint)
 
-        def put(one: Sealed) -> None:
+        def put(one: Frozen) -> None:
             client.put_object(Bucket=BUCKET, Key=f"month/{one.key}", Body=one.data)
 
         found = measure(settings, folder, now, put)
@@ -225,7 +225,7 @@ def run_seaweedfs(count: int, now: datetime, folder: Path) -> dict[str, Any]:
         return {"bucket": "seaweedfs", "filled_s": filled, **found, "peer": peers, "away": away}
 
 
-def _write(bucket: Path, one: Sealed) -> None:
+def _write(bucket: Path, one: Frozen) -> None:
     """Give a file its name when it is whole, as the store does."""
     path, partial = bucket / one.key, bucket / ".part"
     path.parent.mkdir(parents=True, exist_ok=True)

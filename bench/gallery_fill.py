@@ -54,7 +54,7 @@ def fill_s3(endpoint: str, count: int, now: datetime) -> None:
         assert part.exitcode == 0, part.exitcode
 
 
-def faces(count: int, now: datetime, part: int) -> Iterator[face.Sealed]:
+def faces(count: int, now: datetime, part: int) -> Iterator[face.Frozen]:
     """Yield the faces of one part of the cameras, each with an EXIF of its own."""
     pictures = list(_pictures())
     chance = random.Random(part)  # noqa: S311 - the same month each time
@@ -62,7 +62,7 @@ def faces(count: int, now: datetime, part: int) -> Iterator[face.Sealed]:
     for camera in range(part, CAMERAS, _PROCESSES):
         for number in range(each):
             taken = now - timedelta(days=DAYS) * chance.random()
-            yield face.seal(
+            yield face.freeze(
                 face.Face(
                     id=face.new_id(), outbox=f"{camera % _SITES:032x}", run="b" * 8,
                     seq=camera * each + number + 1, site=f"site-{camera % _SITES}",
@@ -73,11 +73,11 @@ def faces(count: int, now: datetime, part: int) -> Iterator[face.Sealed]:
             )  # fmt: skip
 
 
-def fresh(count: int) -> Iterator[face.Sealed]:
+def fresh(count: int) -> Iterator[face.Frozen]:
     """Yield faces that are taken now, each when it is asked for."""
     (picture, *_) = _pictures()
     for number in range(count):
-        yield face.seal(
+        yield face.freeze(
             face.Face(
                 id=face.new_id(), outbox="f" * 32, run="c" * 8, seq=number + 1, site="site-0",
                 camera=f"camera-{number % 10}", time=datetime.now(UTC), box=(40, 30, 80, 96),
@@ -97,21 +97,21 @@ def _pictures() -> Iterator[bytes]:
 
 def _write_part(root: str, count: int, now: datetime, part: int) -> None:
     made: set[str] = set()
-    for sealed in faces(count, now, part):
-        path = f"{root}/{sealed.key}"
+    for frozen in faces(count, now, part):
+        path = f"{root}/{frozen.key}"
         folder = path.rpartition("/")[0]
         if folder not in made:
             os.makedirs(folder, exist_ok=True)  # noqa: PTH103 - a tenth of the time
             made.add(folder)
         with open(path, "wb") as file:  # noqa: PTH123 - as above
-            file.write(sealed.data)
+            file.write(frozen.data)
 
 
-async def _put(store: S3Store, sealed: face.Sealed) -> None:
+async def _put(store: S3Store, frozen: face.Frozen) -> None:
     """Put a face; what fails in passing is tried again."""
     for left in reversed(range(_TRIES)):
         try:
-            await obstore.put_async(store, sealed.key, sealed.data, use_multipart=False)
+            await obstore.put_async(store, frozen.key, frozen.data, use_multipart=False)
         except BaseError:
             if not left:
                 raise
@@ -128,8 +128,8 @@ def _put_part(endpoint: str, count: int, now: datetime, part: int) -> None:
     waiting = faces(count, now, part)
 
     async def work() -> None:
-        for sealed in waiting:
-            await _put(store, sealed)
+        for frozen in waiting:
+            await _put(store, frozen)
 
     async def everything() -> None:
         await asyncio.gather(*(work() for _ in range(_AT_ONCE // _PROCESSES)))

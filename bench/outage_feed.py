@@ -108,9 +108,9 @@ class Feeder:
             site=SITE, camera=CAMERA, time=datetime.fromtimestamp(at, UTC), box=(400, 200, 80, 80),
             frame=(1280, 720), score=0.9, quality=0.5,
         )  # fmt: skip
-        sealed = face.seal(known, self._encoded)
-        self.offered.note(step, at, sealed)
-        return self._outbox.put(sealed, chosen=at)
+        frozen = face.freeze(known, self._encoded)
+        self.offered.note(step, at, frozen)
+        return self._outbox.put(frozen, chosen=at)
 
 
 def _picture() -> bytes:

@@ -41,18 +41,18 @@ def publish(port: str, qos: str, offered_path: str, *phases: str) -> None:
     say("ready")
     go = _lines()
     while not go.wait(_WARM_EVERY_S):
-        (sealed,) = ready(1)
-        offered.note(WARM, time.time(), sealed)
-        client.publish(TOPIC, sealed.data, level)
+        (frozen,) = ready(1)
+        offered.note(WARM, time.time(), frozen)
+        client.publish(TOPIC, frozen.data, level)
     for phase, faces in plan:
         go.wait()
         go.clear()
         say("begin")
-        for sealed, due in zip(faces, phase.due(), strict=True):
+        for frozen, due in zip(faces, phase.due(), strict=True):
             if (wait := due - time.time()) > 0:
                 time.sleep(wait)
-            offered.note(phase.name, time.time(), sealed)
-            client.publish(TOPIC, sealed.data, level)
+            offered.note(phase.name, time.time(), frozen)
+            client.publish(TOPIC, frozen.data, level)
         say("given")
         offered.write()
         say("answered")

@@ -122,7 +122,7 @@ async def _feed(store: Process, port: int, options: argparse.Namespace) -> tuple
         async with asyncio.timeout(300), asyncio.TaskGroup() as group:
             listening = group.create_task(listen())
             await hello.wait()
-            data = [sealed.data for sealed in faces]
+            data = [frozen.data for frozen in faces]
             await play(data[:_WARM])
             await _until(lambda: answered == _WARM)
             before, begin = store.usage().cpu_s, time.monotonic()

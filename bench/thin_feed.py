@@ -77,8 +77,8 @@ class _Offer:
             time=datetime.now(UTC), box=(400, 200, 130, 130), frame=(1280, 720), score=0.9,
             quality=self._random.random(), thinned=thinned,
         )  # fmt: skip
-        sealed = encode_face(known, self._image, form=form, most=self._most)
-        await asyncio.wrap_future(outbox.put(sealed, chosen=time.time()))
+        frozen = encode_face(known, self._image, form=form, most=self._most)
+        await asyncio.wrap_future(outbox.put(frozen, chosen=time.time()))
         if thinned is not None:
             outbox.count(SITE, CAMERA, **{"picture:thinned": 1})
 

@@ -179,9 +179,9 @@ async def _feeding(config: Config, tools: vitals.Instruments, count: int, rate: 
         async with relaying(config, outbox, connect, meters=tools.meters, trace=tools.trace):
             for word, faces in (("warm", made[:_WARM]), ("answered", made[_WARM:])):
                 begin = time.monotonic()
-                for number, sealed in enumerate(faces):
+                for number, frozen in enumerate(faces):
                     await asyncio.sleep(max(0.0, begin + number / rate - time.monotonic()))
-                    await asyncio.wrap_future(outbox.put(sealed, chosen=time.time()))
+                    await asyncio.wrap_future(outbox.put(frozen, chosen=time.time()))
                 while await asyncio.wrap_future(outbox.waiting()):  # noqa: ASYNC110 - the outbox has no event
                     await asyncio.sleep(0.02)
                 print(word, flush=True)

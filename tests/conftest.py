@@ -65,20 +65,20 @@ def portrait() -> Path:
     return Path(spec.origin).parent / "mpl-data" / "sample_data" / "grace_hopper.jpg"
 
 
-Make = Callable[..., face.Sealed]
+Make = Callable[..., face.Frozen]
 
 
 @pytest.fixture
 def make_face(jpeg: bytes) -> Make:
-    """Make sealed faces, each of its own id and number."""
+    """Make frozen faces, each of its own id and number."""
     numbers = iter(range(1, 1_000_000))
 
-    def make(encoded: bytes = jpeg, **known: Any) -> face.Sealed:  # noqa: ANN401 - any of the face's fields
+    def make(encoded: bytes = jpeg, **known: Any) -> face.Frozen:  # noqa: ANN401 - any of the face's fields
         values: dict[str, Any] = {
             "id": face.new_id(), "outbox": "a" * 32, "run": "b" * 8, "seq": next(numbers), "site": "home",
             "camera": "door", "time": datetime.now(UTC), "box": (10, 20, 30, 40), "frame": (640, 480),
             "score": 0.9, "quality": 0.5, "parts": {"sharpness": 0.25}, "clock": "synchronised",
         }  # fmt: skip
-        return face.seal(face.Face(**values | known), encoded)
+        return face.freeze(face.Face(**values | known), encoded)
 
     return make

@@ -110,9 +110,9 @@ async def put_faces(bucket: Bucket, count: int, *, cameras: tuple[str, ...] = tu
             time=at, box=(10, 20, 90, 110), frame=(1280, 720), score=0.9, quality=quality,
             parts={"sharpness": quality}, clock="synchronised",
         )  # fmt: skip
-        sealed = face.seal(known, data)
-        await bucket.put_new(sealed.key, sealed.data, content_type="image/jpeg")
-        keys.append(sealed.key)
+        frozen = face.freeze(known, data)
+        await bucket.put_new(frozen.key, frozen.data, content_type="image/jpeg")
+        keys.append(frozen.key)
     return keys
 
 

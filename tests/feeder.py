@@ -35,7 +35,7 @@ async def feed(path: Path, count: int, rate: float) -> None:
                     camera="door", time=datetime.now(UTC), box=(0, 0, 48, 64), frame=(48, 64),
                     score=0.9, quality=0.5,
                 )  # fmt: skip
-                await asyncio.wrap_future(outbox.put(face.seal(known, picture(number)), chosen=time.time()))
+                await asyncio.wrap_future(outbox.put(face.freeze(known, picture(number)), chosen=time.time()))
                 await asyncio.sleep(max(0.0, begin + (number + 1) / rate - time.monotonic()))
             while await asyncio.wrap_future(outbox.waiting()):
                 await asyncio.sleep(0.1)

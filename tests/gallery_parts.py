@@ -17,7 +17,7 @@ from facerelay import config, sections
 from facerelay.cloud.bucket import Bucket, open_bucket
 from facerelay.cloud.gallery import serve_gallery
 from facerelay.cloud.gallery.parts import Parts, assembled
-from facerelay.face import Limits, Sealed
+from facerelay.face import Frozen, Limits
 from facerelay.mqtt import Connect
 
 Answer = tuple[int, dict[str, str], bytes]
@@ -27,7 +27,7 @@ def folder(path: Path) -> Bucket:
     return open_bucket(config.Bucket(url=f"file://{path}"))
 
 
-async def fill(bucket: Bucket, faces: Iterable[Sealed]) -> None:
+async def fill(bucket: Bucket, faces: Iterable[Frozen]) -> None:
     for one in faces:
         await bucket.put_new(one.key, one.data)
 

@@ -23,7 +23,7 @@ _TINT = {"door": (1.0, 1.0, 1.0), "yard": (1.08, 0.98, 0.9), "till": (0.9, 0.97,
 _SEEDS, _ROOM, _LIFT = 2, 1.55, 0.05
 
 
-def fill(url: str, count: int, *, seed: int = 1) -> list[face.Sealed]:
+def fill(url: str, count: int, *, seed: int = 1) -> list[face.Frozen]:
     """Put faces into a bucket, and return them, newest first; two days of the month have none."""
     faces = sorted(_faces(count, random.Random(seed)), key=lambda one: one.face.time, reverse=True)  # noqa: S311
 
@@ -38,7 +38,7 @@ def fill(url: str, count: int, *, seed: int = 1) -> list[face.Sealed]:
     return faces
 
 
-def _history(faces: Iterable[face.Sealed]) -> Iterator[tuple[str, bytes]]:
+def _history(faces: Iterable[face.Frozen]) -> Iterator[tuple[str, bytes]]:
     """Yield what a store would have noted of faces that come oldest first: keys and objects."""
     stored: Counter[str] = Counter()
     days: dict[tuple[date, str], dict[str, dict[int, marks.Mark]]] = {}
@@ -57,7 +57,7 @@ def _history(faces: Iterable[face.Sealed]) -> Iterator[tuple[str, bytes]]:
         )
 
 
-def _faces(count: int, draw: random.Random) -> Iterator[face.Sealed]:
+def _faces(count: int, draw: random.Random) -> Iterator[face.Frozen]:
     people = [one for number in range(1, 1 + _SEEDS) for one in _people(number)]
     now = datetime.now(UTC)
     for number in range(count):
@@ -72,7 +72,7 @@ def _faces(count: int, draw: random.Random) -> Iterator[face.Sealed]:
             quality=round(draw.betavariate(7, 4), 3), parts=parts, track=number, clock="synchronised",
         )  # fmt: skip
         gain = np.array(_TINT[camera]) * draw.uniform(0.8, 1.1)
-        yield face.seal(
+        yield face.freeze(
             known, cv2.imencode(".jpg", np.clip(crop * gain, 0, 255).astype(np.uint8))[1].tobytes()
         )
 

@@ -16,7 +16,7 @@ from facerelay.cloud.audit import Wanted, audit
 from facerelay.cloud.bucket import Bucket, BucketError, Children, Entry, open_bucket
 from facerelay.cloud.erase import erase
 from facerelay.cloud.folder import FolderBucket
-from facerelay.face import Sealed
+from facerelay.face import Frozen
 from facerelay.span import Span
 
 
@@ -28,14 +28,14 @@ def bucket(request: pytest.FixtureRequest, tmp_path: Path) -> Bucket:
     return open_bucket(weed.bucket(f"audited-{secrets.token_hex(4)}"))
 
 
-def wanted(sealed: Sealed) -> Wanted:
-    return Wanted(id=sealed.face.id, sha256=sealed.sha256, key=sealed.key)
+def wanted(frozen: Frozen) -> Wanted:
+    return Wanted(id=frozen.face.id, sha256=frozen.sha256, key=frozen.key)
 
 
 def test_an_audit_finds_every_kind_of_fault(bucket: Bucket, make_face: Make, jpeg: bytes) -> None:
     sound = [make_face() for _ in range(50)]
     missing, rotten, swapped, doubled, erased, unasked = (make_face() for _ in range(6))
-    other = face.seal(swapped.face, jpeg[:-2] + b"\x00\xff\xd9")  # the same face, other bytes
+    other = face.freeze(swapped.face, jpeg[:-2] + b"\x00\xff\xd9")  # the same face, other bytes
 
     async def scenario() -> None:
         for one in (*sound, doubled, erased, unasked):
@@ -98,7 +98,7 @@ def test_a_range_lists_only_the_hours_that_it_touches(
         asked.append(prefix)
         return await real_children(prefix)
 
-    async def reads(start: datetime, end: datetime | None, *there: Sealed) -> list[str]:
+    async def reads(start: datetime, end: datetime | None, *there: Frozen) -> list[str]:
         asked.clear()
         span = Span(site="home", camera="door", start=start, end=end)
         with monkeypatch.context() as patch:

@@ -202,8 +202,8 @@ def test_a_face_that_waited_too_long_is_dropped_and_counted(outbox: Outbox, make
     async def check() -> None:
         async with bench(outbox, make_face, up=False, expire_s=3600) as b:
             for age in (7200, 5000, 60):
-                sealed = make_face(outbox=outbox.id, run=outbox.run, seq=outbox.number())
-                await asyncio.wrap_future(outbox.put(sealed, chosen=time.time() - age))
+                frozen = make_face(outbox=outbox.id, run=outbox.run, seq=outbox.number())
+                await asyncio.wrap_future(outbox.put(frozen, chosen=time.time() - age))
             await b.pass_time(10)
             books = outbox.ledger().result().cameras["home/door"]
             assert (books.waiting, books.dropped, books.reasons) == (1, 2, {"expired": 2})
@@ -214,8 +214,8 @@ def test_a_face_that_waited_too_long_is_dropped_and_counted(outbox: Outbox, make
 
 def test_faces_are_expired_however_many_there_are(outbox: Outbox, make_face: Make) -> None:
     for n in range(7):
-        sealed = make_face(outbox=outbox.id, run=outbox.run, seq=outbox.number())
-        outbox.put(sealed, chosen=float(n)).result()
+        frozen = make_face(outbox=outbox.id, run=outbox.run, seq=outbox.number())
+        outbox.put(frozen, chosen=float(n)).result()
     assert [outbox.expire(6.0, 2).result() for _ in range(5)] == [2, 2, 2, 0, 0]
     assert outbox.expire(6.5, 2).result() == 1
     outbox.put(make_face(outbox=outbox.id, run=outbox.run, seq=outbox.number()), chosen=7.0).result()

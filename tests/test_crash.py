@@ -76,9 +76,9 @@ def test_a_mark_that_an_opening_left_behind_is_forgotten_at_the_next(path: Path,
 
 def test_books_of_faces_answered_before_they_were_chosen_can_be_read(path: Path, make_face: Make) -> None:
     with open_outbox(path) as outbox:
-        sealed = make_face(outbox=outbox.id, run=outbox.run)
-        outbox.put(sealed, chosen=time.time() + 3600).result()
-        outbox.answer([Receipt(id=sealed.face.id, sha256=sealed.sha256, outcome="stored")]).result()
+        frozen = make_face(outbox=outbox.id, run=outbox.run)
+        outbox.put(frozen, chosen=time.time() + 3600).result()
+        outbox.answer([Receipt(id=frozen.face.id, sha256=frozen.sha256, outcome="stored")]).result()
         account = outbox.ledger().result().cameras["home/door"]
         assert (account.stored, account.latency_ms.p99) == (1, None)
 
@@ -127,7 +127,7 @@ from pathlib import Path
 from facerelay.edge.outbox import Outbox
 from facerelay.topics import Receipt
 from faults.disk import mount
-from faults.numbered import Offered, seal
+from faults.numbered import Offered, freeze
 
 disk = mount(Path(sys.argv[1]), 48_000_000)
 if disk is None:
@@ -138,14 +138,14 @@ if not child:
     outbox, kept, number, failures = Outbox(path, max_bytes=10**9, max_message=10**6), [], 0, 0
     while failures < 50:
         one = Offered(number, outbox.id, outbox.run, outbox.number(), time.time_ns() // 1000)
-        sealed, number = seal(1, one), number + 1
+        frozen, number = freeze(1, one), number + 1
         try:
-            outbox.put(sealed, chosen=time.time()).result()
-            kept.append(sealed)
+            outbox.put(frozen, chosen=time.time()).result()
+            kept.append(frozen)
         except sqlite3.Error:
             failures += 1
-    for sealed in kept[:200]:
-        outbox.answer([Receipt(id=sealed.face.id, sha256=sealed.sha256, outcome="stored")]).result()
+    for frozen in kept[:200]:
+        outbox.answer([Receipt(id=frozen.face.id, sha256=frozen.sha256, outcome="stored")]).result()
     print(len(kept), flush=True)
     os._exit(0)
 assert os.waitpid(child, 0)[1] == 0, "answers were not written down"
@@ -173,10 +173,10 @@ def test_what_is_kept_back_goes_to_answers_until_there_is_room_again(path: Path,
     assert reserve.stat().st_size == BYTES
     with open_outbox(path) as outbox:
 
-        def put() -> face.Sealed:
-            sealed = make_face(outbox=outbox.id, run=outbox.run)
-            outbox.put(sealed, chosen=time.time()).result()
-            return sealed
+        def put() -> face.Frozen:
+            frozen = make_face(outbox=outbox.id, run=outbox.run)
+            outbox.put(frozen, chosen=time.time()).result()
+            return frozen
 
         def limit(pages: int) -> None:
             outbox._writer.submit(lambda db: db.execute(f"PRAGMA max_page_count = {pages}").close()).result()

@@ -33,7 +33,7 @@ from facerelay.edge.watcher import Watcher, encode_face
 from facerelay.sections import PictureFormat
 
 FORMATS: tuple[Format, ...] = ("jpeg", "png", "webp")
-Make = Callable[..., face.Sealed]
+Make = Callable[..., face.Frozen]
 Corners = tuple[tuple[float, float], ...]
 
 
@@ -289,11 +289,11 @@ def test_a_sealed_face_keeps_to_the_target_with_all_that_is_known_of_it(
     known = make_face(site="s" * 63, camera="c" * 63, parts=dict.fromkeys("abcdefghi", 0.1234)).face
     for wanted, most in ((2_000, 10**6), (9_000, 10**6), (None, 10_000), (50_000, 10_000)):
         settings = PictureFormat(format=form, grey=grey, max_bytes=wanted)
-        sealed = encode_face(known, noise, form=settings, most=most)
-        assert len(sealed.data) <= min(wanted or most, most)
-        read = face.unseal(sealed.data, face.Limits())
+        frozen = encode_face(known, noise, form=settings, most=most)
+        assert len(frozen.data) <= min(wanted or most, most)
+        read = face.parse(frozen.data, face.Limits())
         assert read.face.id == known.id
-        with PIL.Image.open(io.BytesIO(sealed.data)) as image:
+        with PIL.Image.open(io.BytesIO(frozen.data)) as image:
             image.load()
 
 
@@ -302,10 +302,10 @@ def test_a_face_that_cannot_be_so_small_is_made_all_the_same_and_logged(
 ) -> None:
     known = make_face().face
     with caplog.at_level(logging.WARNING):
-        sealed = encode_face(known, noise, form=PictureFormat(), most=500)
-    assert max(decoded(sealed.data).shape) == 16
+        frozen = encode_face(known, noise, form=PictureFormat(), most=500)
+    assert max(decoded(frozen.data).shape) == 16
     (record,) = caplog.records
-    said = f"camera door: a face has {len(sealed.data)} bytes, over limits.message_bytes = 500"
+    said = f"camera door: a face has {len(frozen.data)} bytes, over limits.message_bytes = 500"
     assert record.message.startswith(said)
 
 
@@ -317,7 +317,7 @@ def kept(
     form: PictureFormat | None = None,
     zones: tuple[Corners, ...] = (),
     masks: tuple[Corners, ...] = (),
-) -> list[face.Sealed]:
+) -> list[face.Frozen]:
     """Return the faces that a camera puts into an outbox, with these settings."""
     camera = Camera(name="door", source=str(source), zones=zones, masks=masks)
     config = Config(camera=(camera,), picture=form or PictureFormat())
@@ -326,7 +326,7 @@ def kept(
         watcher = Watcher(camera, config=config, detector=detector, outbox=outbox, stop=stop)
         watcher.run()
         assert watcher.failure is None
-        return [face.unseal(each.data, face.Limits()) for each in outbox.backlog(0, 10**8).result()]
+        return [face.parse(each.data, face.Limits()) for each in outbox.backlog(0, 10**8).result()]
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from facerelay.cloud.bucket import Bucket, MissingError, open_bucket
 from facerelay.cloud.erase import EraseError, erase
 from facerelay.cloud.quarantine import Quarantine
 from facerelay.cloud.tombstones import Tombstones
-from facerelay.face import Sealed
+from facerelay.face import Frozen
 
 NOON = datetime(2026, 10, 20, 12, tzinfo=UTC)
 
@@ -26,7 +26,7 @@ def folder(path: Path) -> Bucket:
     return open_bucket(config.Bucket(url=f"file://{path}"))
 
 
-async def fill(bucket: Bucket, faces: list[Sealed]) -> None:
+async def fill(bucket: Bucket, faces: list[Frozen]) -> None:
     for one in faces:
         assert await bucket.put_new(one.key, one.data)
 
@@ -36,7 +36,7 @@ async def held(bucket: Bucket) -> set[str]:
 
 
 @pytest.fixture
-def faces(make_face: Make) -> list[Sealed]:
+def faces(make_face: Make) -> list[Frozen]:
     return [
         make_face(time=NOON), make_face(time=NOON + timedelta(hours=1)),
         make_face(time=NOON + timedelta(days=1)),
@@ -56,7 +56,7 @@ def faces(make_face: Make) -> list[Sealed]:
     ],
 )
 def test_a_rule_erases_what_agrees(
-    tmp_path: Path, faces: list[Sealed], asked: dict[str, str], gone: set[int]
+    tmp_path: Path, faces: list[Frozen], asked: dict[str, str], gone: set[int]
 ) -> None:
     async def scenario() -> None:
         bucket = folder(tmp_path)
@@ -73,7 +73,7 @@ def test_a_rule_erases_what_agrees(
     asyncio.run(scenario())
 
 
-def test_ids_are_erased_with_proof(tmp_path: Path, faces: list[Sealed]) -> None:
+def test_ids_are_erased_with_proof(tmp_path: Path, faces: list[Frozen]) -> None:
     async def scenario() -> None:
         bucket = folder(tmp_path)
         await fill(bucket, faces)
@@ -89,7 +89,7 @@ def test_ids_are_erased_with_proof(tmp_path: Path, faces: list[Sealed]) -> None:
     asyncio.run(scenario())
 
 
-def test_the_second_sweep_finds_a_late_put(tmp_path: Path, faces: list[Sealed]) -> None:
+def test_the_second_sweep_finds_a_late_put(tmp_path: Path, faces: list[Frozen]) -> None:
     async def scenario() -> None:
         bucket = folder(tmp_path)
         asked = asyncio.create_task(erase(bucket, site="home", longest_put=0.01))
@@ -197,7 +197,7 @@ def test_any_time_can_be_asked(tmp_path: Path, make_face: Make, asked: dict[str,
     asyncio.run(scenario())
 
 
-def test_quarantine_is_erased_too(tmp_path: Path, faces: list[Sealed]) -> None:
+def test_quarantine_is_erased_too(tmp_path: Path, faces: list[Frozen]) -> None:
     async def scenario() -> None:
         bucket = folder(tmp_path)
         here = Quarantine(bucket, max_bytes=1_000_000, keep=timedelta(days=1))
@@ -218,7 +218,7 @@ def test_nonsense_is_not_asked(tmp_path: Path, asked: dict[str, str]) -> None:
 
 
 def test_a_broken_tombstone_hides_no_other(
-    tmp_path: Path, faces: list[Sealed], caplog: pytest.LogCaptureFixture
+    tmp_path: Path, faces: list[Frozen], caplog: pytest.LogCaptureFixture
 ) -> None:
     async def scenario() -> None:
         bucket = folder(tmp_path)
@@ -235,7 +235,7 @@ def test_a_broken_tombstone_hides_no_other(
     "data", [b" " * 1_000_001, b"{}", b'{"made": "2026-10-20T12:00:00Z"}'], ids=["long", "empty", "all"]
 )
 def test_a_tombstone_that_is_none_covers_nothing_and_stops_nobody(
-    tmp_path: Path, faces: list[Sealed], caplog: pytest.LogCaptureFixture, data: bytes
+    tmp_path: Path, faces: list[Frozen], caplog: pytest.LogCaptureFixture, data: bytes
 ) -> None:
     async def scenario() -> None:
         bucket = folder(tmp_path)

@@ -32,10 +32,10 @@ def encoded(extension: str, *, grey: bool = False) -> bytes:
 @pytest.mark.parametrize("extension", FORMATS)
 @pytest.mark.parametrize("grey", [False, True])
 def test_a_face_comes_back_from_its_bytes(make_face: Make, extension: str, grey: bool) -> None:  # noqa: FBT001 - a parameter
-    sealed = make_face(encoded(extension, grey=grey))
-    read = face.unseal(sealed.data, LIMITS)
-    assert read.face == sealed.face
-    assert (read.sha256, read.key, read.extension) == (sealed.sha256, sealed.key, extension)
+    frozen = make_face(encoded(extension, grey=grey))
+    read = face.parse(frozen.data, LIMITS)
+    assert read.face == frozen.face
+    assert (read.sha256, read.key, read.extension) == (frozen.sha256, frozen.key, extension)
 
 
 @pytest.mark.parametrize(("extension", "name"), FORMATS.items())
@@ -43,8 +43,8 @@ def test_pillow_opens_it_and_reads_when_where_who_and_how_sure(
     make_face: Make, extension: str, name: str
 ) -> None:
     taken = datetime(2026, 2, 3, 4, 5, 6, 70_000, tzinfo=UTC)
-    sealed = make_face(encoded(extension), time=taken, score=0.87)
-    with Image.open(io.BytesIO(sealed.data)) as image:
+    frozen = make_face(encoded(extension), time=taken, score=0.87)
+    with Image.open(io.BytesIO(frozen.data)) as image:
         image.load()
         assert (image.format, image.size) == (name, (64, 81))
         tags = image.getexif()
@@ -54,15 +54,15 @@ def test_pillow_opens_it_and_reads_when_where_who_and_how_sure(
     assert "score 0.87" in tags[0x010E]
     assert photo[0x9003] == "2026:02:03 04:05:06"
     assert (photo[0x9291], photo[0x9011]) == ("070000", "+00:00")
-    assert uuid.UUID(photo[0xA420]) == uuid.UUID(sealed.face.id)
+    assert uuid.UUID(photo[0xA420]) == uuid.UUID(frozen.face.id)
 
 
 def test_the_key_follows_from_the_face_alone(make_face: Make) -> None:
     east = timezone(timedelta(hours=5))
-    sealed = make_face(time=datetime(2026, 1, 1, 2, 0, 0, 5, tzinfo=east))
-    assert sealed.key == (
+    frozen = make_face(time=datetime(2026, 1, 1, 2, 0, 0, 5, tzinfo=east))
+    assert frozen.key == (
         "faces/site=home/camera=door/date=2025-12-31/hour=21/"
-        f"210000.000005-{sealed.face.id}-{sealed.sha256[:8]}.jpg"
+        f"210000.000005-{frozen.face.id}-{frozen.sha256[:8]}.jpg"
     )
 
 
@@ -78,15 +78,15 @@ def test_a_picture_cut_short_is_truncated_at_any_length(make_face: Make, extensi
     data = make_face(encoded(extension)).data
     for length in range(12, len(data) - 1, 97):
         with pytest.raises(face.FaceError) as caught:
-            face.unseal(data[:length], LIMITS)
+            face.parse(data[:length], LIMITS)
         assert caught.value.reason in {"truncated", "malformed", "no-pixels"}
 
 
 def test_a_truncated_face_still_tells_whose_it_is(make_face: Make) -> None:
-    sealed = make_face()
+    frozen = make_face()
     with pytest.raises(face.FaceError, match="cut off") as caught:
-        face.unseal(sealed.data[:-100], LIMITS)
-    assert caught.value.face == sealed.face
+        face.parse(frozen.data[:-100], LIMITS)
+    assert caught.value.face == frozen.face
 
 
 def jpeg_of_size(width: int, height: int) -> bytes:
@@ -111,7 +111,7 @@ def jpeg_of_size(width: int, height: int) -> bytes:
 )
 def test_hostile_bytes_have_one_error_with_a_reason(data: bytes, reason: str) -> None:
     with pytest.raises(face.FaceError) as caught:
-        face.unseal(data, LIMITS)
+        face.parse(data, LIMITS)
     assert caught.value.reason == reason
 
 
@@ -158,7 +158,7 @@ def test_opencv_itself_refuses_more_pixels_than_are_ever_taken() -> None:
 
 def test_a_sound_picture_of_somebody_else_is_not_ours(jpeg: bytes) -> None:
     with pytest.raises(face.FaceError) as caught:
-        face.unseal(jpeg, LIMITS)
+        face.parse(jpeg, LIMITS)
     assert caught.value.reason == "not-ours"
 
 
@@ -171,13 +171,13 @@ def test_a_sound_picture_of_somebody_else_is_not_ours(jpeg: bytes) -> None:
 )  # fmt: skip
 def test_a_face_that_lies_about_itself_is_malformed(make_face: Make, change: dict[str, Any]) -> None:
     with pytest.raises(face.FaceError) as caught:
-        face.unseal(make_face(**change).data, LIMITS)
+        face.parse(make_face(**change).data, LIMITS)
     assert caught.value.reason == "malformed"
 
 
 def test_a_time_before_there_were_cameras_is_malformed(make_face: Make) -> None:
     with pytest.raises(face.FaceError) as caught:
-        face.unseal(make_face(time=datetime(7, 11, 21, tzinfo=UTC)).data, LIMITS)
+        face.parse(make_face(time=datetime(7, 11, 21, tzinfo=UTC)).data, LIMITS)
     assert caught.value.reason == "malformed"
 
 
@@ -186,7 +186,7 @@ def test_an_id_and_a_time_in_other_spellings_are_the_same(make_face: Make) -> No
     plain = one.face.id.replace("-", "").encode()
     data = one.data.replace(plain, plain.upper()).replace(b"+00:00", b"-02:30")
     assert data.count(plain) == 0
-    read = face.unseal(data, LIMITS)
+    read = face.parse(data, LIMITS)
     assert read.face.id == one.face.id
     assert read.face.time == datetime(2026, 11, 21, 12, 41, 12, 131415, tzinfo=UTC)
     assert "date=2026-11-21/hour=12/124112.131415-" in read.key
@@ -197,7 +197,7 @@ def test_an_id_that_is_no_uuid7_is_malformed(make_face: Make) -> None:
     plain = one.face.id.replace("-", "").encode()
     for wrong in (plain[:12] + b"4" + plain[13:], plain[:16] + b"c" + plain[17:], b"g" + plain[1:]):
         with pytest.raises(face.FaceError) as caught:
-            face.unseal(one.data.replace(plain, wrong), LIMITS)
+            face.parse(one.data.replace(plain, wrong), LIMITS)
         assert caught.value.reason == "malformed"
 
 
@@ -226,7 +226,7 @@ def test_an_exif_block_too_large_for_a_segment_is_refused(jpeg: bytes) -> None:
 @settings(max_examples=300, deadline=None)
 def test_any_bytes_give_a_face_or_that_one_error(tail: bytes, head: bytes) -> None:
     try:
-        face.unseal(head + tail, LIMITS)
+        face.parse(head + tail, LIMITS)
     except face.FaceError as error:
         assert re.fullmatch(r"[a-z0-9-]{1,40}", error.reason)
 
@@ -238,10 +238,10 @@ def test_any_flipped_bytes_give_a_face_or_that_one_error(data: st.DataObject) ->
         id=face.new_id(), outbox="a" * 32, run="b" * 8, seq=1, site="home", camera="door",
         time=datetime.now(UTC), box=(1, 2, 3, 4), frame=(5, 6), score=0.5, quality=0.5,
     )  # fmt: skip
-    soil = bytearray(face.seal(known, encoded(data.draw(st.sampled_from(sorted(FORMATS))))).data)
+    soil = bytearray(face.freeze(known, encoded(data.draw(st.sampled_from(sorted(FORMATS))))).data)
     for _ in range(data.draw(st.integers(1, 8))):
         soil[data.draw(st.integers(0, min(len(soil), 700) - 1))] = data.draw(st.integers(0, 255))
     try:
-        face.unseal(bytes(soil), LIMITS)
+        face.parse(bytes(soil), LIMITS)
     except face.FaceError as error:
         assert re.fullmatch(r"[a-z0-9-]{1,40}", error.reason)

@@ -22,9 +22,9 @@ class Edge:
         """Send faces, now."""
         sent = []
         for _ in range(count):
-            sealed = self._make()
-            one = sealed.face
-            face = Waiting(1, one.id, sealed.sha256, one.site, one.camera, one.outbox, sealed.data, 0.5)
+            frozen = self._make()
+            one = frozen.face
+            face = Waiting(1, one.id, frozen.sha256, one.site, one.camera, one.outbox, frozen.data, 0.5)
             flight = self.flights.add(face)
             self.again(flight)
             sent.append(flight)

@@ -27,7 +27,7 @@ from facerelay.edge.home.announce import Home, announcing
 from facerelay.edge.home.frigate import tracked
 from facerelay.edge.home.witness import Captured, Ended, News, Witness
 from facerelay.edge.watcher import Watcher
-from facerelay.face import Sealed
+from facerelay.face import Frozen
 from listening import ear
 
 BEGAN = datetime(2026, 11, 21, 12, tzinfo=UTC)
@@ -72,11 +72,11 @@ class Camera:
         looks = [Look(track, Detection((0, 0, 9, 9), 0.9), None, "kept") for track in tracks]
         self.witness.observe(Seen(frame, looks, [], inspected=True, ended=ended))
 
-    def capture(self, track: int, *, score: float) -> Sealed:
+    def capture(self, track: int, *, score: float) -> Frozen:
         at = BEGAN + timedelta(seconds=self._seconds)
-        sealed = self._make_face(camera="door", track=track, score=score, time=at)
-        self.witness.captured(sealed)
-        return sealed
+        frozen = self._make_face(camera="door", track=track, score=score, time=at)
+        self.witness.captured(frozen)
+        return frozen
 
 
 @asynccontextmanager
@@ -172,16 +172,16 @@ def test_each_visit_of_a_real_camera_that_gave_a_face_ends_once_and_after_it(tmp
         watcher.join(60)
         assert watcher.failure is None
         assert outbox.waiting().result() == len([news for news in told if isinstance(news, Captured)])
-    visits = {news.sealed.face.track for news in told if isinstance(news, Captured)}
+    visits = {news.frozen.face.track for news in told if isinstance(news, Captured)}
     assert len(visits) == Scene().visits
     for track in visits:
         of = [each for each in told if _track(each) == track]
         assert [isinstance(each, Ended) for each in of] == [False] * (len(of) - 1) + [True]
-        assert all(each.began <= each.sealed.face.time for each in of if isinstance(each, Captured))
+        assert all(each.began <= each.frozen.face.time for each in of if isinstance(each, Captured))
 
 
 def _track(news: News) -> int:
-    return news.track if isinstance(news, Ended) else news.sealed.face.track
+    return news.track if isinstance(news, Ended) else news.frozen.face.track
 
 
 def test_a_visit_whose_last_face_comes_with_its_end_is_ended_after_it(make_face: Make) -> None:

@@ -29,7 +29,7 @@ from facerelay import config, sections
 from facerelay.cloud.bucket import open_bucket
 from facerelay.cloud.erase import erase
 from facerelay.cloud.gallery import serve_gallery
-from facerelay.face import Sealed
+from facerelay.face import Frozen
 from servers import free_port
 
 FACES = 700
@@ -45,7 +45,7 @@ class House:
 
     chain: Chain
     url: str
-    faces: list[Sealed]
+    faces: list[Frozen]
     tab: Tab
     shots: Path
 
@@ -67,10 +67,10 @@ class House:
         tab.until("document.getElementById('state').textContent !== 'Connecting…'")
         return tab
 
-    def face(self, sealed: Sealed, tab: Tab | None = None) -> Tab:
+    def face(self, frozen: Frozen, tab: Tab | None = None) -> Tab:
         """Open a face's page."""
         tab = tab or self.tab
-        tab.open(f"{self.url}face?key={quote(sealed.key)}")
+        tab.open(f"{self.url}face?key={quote(frozen.key)}")
         tab.until("document.getElementById('face')?.hidden === false")
         tab.until("document.getElementById('picture').naturalWidth > 0")
         return tab

@@ -18,7 +18,7 @@ from facerelay.cloud.gallery import nudges
 from facerelay.cloud.gallery.listings import Change
 from facerelay.cloud.gallery.live import Live
 from facerelay.config import Broker
-from facerelay.face import Sealed
+from facerelay.face import Frozen
 from facerelay.link.session import Session
 from facerelay.topics import MAX_MESSAGE_BYTES, Receipt
 from gallery_parts import Events, Served, fill, folder, parts_of, serving
@@ -41,7 +41,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> config.Bucket:
     return weed.bucket(prefix=tmp_path.name)
 
 
-def now_face(make_face: Make, **known: Any) -> Sealed:  # noqa: ANN401 - any of the face's fields
+def now_face(make_face: Make, **known: Any) -> Frozen:  # noqa: ANN401 - any of the face's fields
     return make_face(time=datetime.now(UTC), **known)
 
 
@@ -264,7 +264,7 @@ def connector(broker: Server) -> Any:  # noqa: ANN401 - makes sessions
     return functools.partial(Session, Broker(url=broker.url), max_message=MAX_MESSAGE_BYTES)
 
 
-def receipt(one: Sealed) -> bytes:
+def receipt(one: Frozen) -> bytes:
     found = Receipt(id=one.face.id, sha256=one.sha256, outcome="stored")
     return topics.batches("store", [found])[0].to_bytes()
 

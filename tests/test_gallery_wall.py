@@ -18,7 +18,7 @@ from facerelay.cloud.gallery.counted import counting
 from facerelay.cloud.gallery.parts import Parts
 from facerelay.cloud.gallery.walk import MOST_REQUESTS
 from facerelay.cloud.gallery.wall import MOST_READS
-from facerelay.face import Sealed
+from facerelay.face import Frozen
 from gallery_parts import fill, folder, parts_of
 from nights import Edge, Store
 
@@ -37,7 +37,7 @@ def bucket(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bucket]:
         )
 
 
-def month(make_face: Make, count: int, *, cameras: int = 5, seed: int = 1) -> list[Sealed]:
+def month(make_face: Make, count: int, *, cameras: int = 5, seed: int = 1) -> list[Frozen]:
     """Faces of some cameras over three days, some of them at the same moment; newest first."""
     chance = random.Random(seed)  # noqa: S311 - the same faces each time
     times = [NOON - timedelta(seconds=chance.randrange(3 * 86_400)) for _ in range(count // 2)]

@@ -22,8 +22,8 @@ def golden(request: pytest.FixtureRequest) -> Path:
 
 def test_faces_of_every_version_are_read(golden: Path) -> None:
     for name, expected in json.loads((golden / "faces.json").read_text()).items():
-        sealed = face.unseal((golden / name).read_bytes(), face.Limits())
-        assert face.describe(sealed.face) | {"key": sealed.key, "sha256": sealed.sha256} == expected
+        frozen = face.parse((golden / name).read_bytes(), face.Limits())
+        assert face.describe(frozen.face) | {"key": frozen.key, "sha256": frozen.sha256} == expected
 
 
 def test_messages_of_every_version_are_read(golden: Path) -> None:
@@ -51,5 +51,5 @@ def test_an_outbox_of_every_version_is_opened_its_faces_sent_its_books_kept(
         assert books == topics.Ledger.from_bytes((golden / "ledger.json").read_bytes())
     with Outbox(path, max_bytes=10**9, max_message=10**6, keep_days=100_000) as outbox:
         waiting = outbox.backlog(0, 10).result()
-        assert [face.unseal(w.data, face.Limits()).face.seq for w in waiting] == [1, 6]
+        assert [face.parse(w.data, face.Limits()).face.seq for w in waiting] == [1, 6]
         assert outbox.number() == 1, "a copy begins books of its own"

@@ -25,7 +25,7 @@ from facerelay.cloud.bucket import Bucket, open_bucket
 from facerelay.cloud.gallery import health
 from facerelay.edge.cameras import portrait
 from facerelay.edge.cameras.portrait import COLLINS, HOPPER
-from facerelay.face import Face, new_id, seal
+from facerelay.face import Face, freeze, new_id
 from gallery_parts import serving
 from nights import Edge, Store, eventful
 from servers import free_port
@@ -93,7 +93,7 @@ async def portraits(bucket: Bucket, now: datetime) -> None:
         image, (x, y, height) = portrait._read(source), source.face
         half = round(0.8 * height)
         cut = image[max(0, y - half) : y + half, max(0, x - half) : x + half]
-        sealed = seal(
+        frozen = freeze(
             Face(
                 id=new_id(), outbox="a" * 32, run="b" * 8, seq=n + 1, site=site, camera=camera,
                 time=now - timedelta(minutes=3 + n), box=(0, 0, height, height), frame=(1280, 720), score=0.9,
@@ -101,7 +101,7 @@ async def portraits(bucket: Bucket, now: datetime) -> None:
             ),
             cv2.imencode(".jpg", cut)[1].tobytes(),
         )  # fmt: skip
-        await bucket.put_new(sealed.key, sealed.data)
+        await bucket.put_new(frozen.key, frozen.data)
 
 
 @pytest.fixture(scope="module")

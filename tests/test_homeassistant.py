@@ -35,7 +35,7 @@ from facerelay.edge.home.today import Today
 from facerelay.edge.home.witness import Captured, Ended, News, Witness
 from facerelay.edge.outbox import Outbox
 from facerelay.edge.watcher import Watcher
-from facerelay.face import Sealed, first_id, new_id
+from facerelay.face import Frozen, first_id, new_id
 from hass import published
 from listening import ear
 
@@ -67,18 +67,18 @@ def configured(url: str, folder: Path, **more: Any) -> Config:  # noqa: ANN401 -
 
 
 @asynccontextmanager
-async def announced(config: Config) -> AsyncIterator[tuple[Home, Callable[[Make], Sealed]]]:
+async def announced(config: Config) -> AsyncIterator[tuple[Home, Callable[[Make], Frozen]]]:
     """Announce without cameras; gives what captures a face as a camera's thread would."""
     with open_outbox(config) as outbox:
         async with announcing(config, outbox, partial(connector, config), link=lambda: True) as home:
             assert home is not None
             witness = home.witness("door")
 
-            def capture(make_face: Make) -> Sealed:
-                sealed = make_face(outbox=outbox.id, run=outbox.run, seq=outbox.number(), site=config.site)
-                outbox.put(sealed, chosen=time.time()).result()
-                witness.captured(sealed)
-                return sealed
+            def capture(make_face: Make) -> Frozen:
+                frozen = make_face(outbox=outbox.id, run=outbox.run, seq=outbox.number(), site=config.site)
+                outbox.put(frozen, chosen=time.time()).result()
+                witness.captured(frozen)
+                return frozen
 
             yield home, capture
 
@@ -114,14 +114,14 @@ def test_a_face_is_seen_as_image_event_and_count(
         config = configured(broker.url, tmp_path)
         async with ear(broker.url) as heard, announced(config) as (_, capture):
             await heard.until("facerelay/home/door/capture", b"ON")
-            sealed = capture(make_face)
+            frozen = capture(make_face)
             told = json.loads(await heard.until("facerelay/home/door/face"))
-            assert told.pop("time") == sealed.face.time.isoformat()
+            assert told.pop("time") == frozen.face.time.isoformat()
             assert told == {
-                "event_type": "face", "id": sealed.face.id, "site": "home", "camera": "door",
-                "quality": 0.5, "score": 0.9, "visit": f"{sealed.face.run}-0",
+                "event_type": "face", "id": frozen.face.id, "site": "home", "camera": "door",
+                "quality": 0.5, "score": 0.9, "visit": f"{frozen.face.run}-0",
             }  # fmt: skip
-            await heard.until("facerelay/home/door/image", sealed.data)
+            await heard.until("facerelay/home/door/image", frozen.data)
             await heard.until("facerelay/home/door/today", b"1")
             await heard.until("facerelay/home/link", b"ON")
             async with ear(broker.url) as later:  # what a Home Assistant that starts now finds
@@ -129,7 +129,7 @@ def test_a_face_is_seen_as_image_event_and_count(
                     payload = await later.until(NAMES.config(device))
                     published.Payload.model_validate_json(payload)
                 await later.until("facerelay/home/available", b"online")
-                await later.until("facerelay/home/door/image", sealed.data)
+                await later.until("facerelay/home/door/image", frozen.data)
                 await later.until("facerelay/home/door/today", b"1")
                 assert "facerelay/home/door/face" not in later.kept  # an event is no state
         async with ear(broker.url) as left:
@@ -171,8 +171,8 @@ def test_a_picture_goes_off_the_broker_when_its_time_is_over(
             ear(mosquitto.url) as heard,
             announced(configured(mosquitto.url, tmp_path, homeassistant=asked)) as (home, capture),
         ):
-            sealed = capture(make_face)
-            await heard.until("facerelay/home/door/image", sealed.data)
+            frozen = capture(make_face)
+            await heard.until("facerelay/home/door/image", frozen.data)
             await asyncio.sleep(0.6)
             home.boards[0].look()
             await heard.until("facerelay/home/door/image", b"")
@@ -186,8 +186,8 @@ def test_home_assistants_return_is_answered_with_all_states_but_no_picture(
     async def check() -> None:
         config = configured(mosquitto.url, tmp_path)
         async with ear(mosquitto.url) as heard, announced(config) as (_, capture):
-            sealed = capture(make_face)
-            await heard.until("facerelay/home/door/image", sealed.data)
+            frozen = capture(make_face)
+            await heard.until("facerelay/home/door/image", frozen.data)
             await heard.until("facerelay/home/link", b"ON")
             heard.clear()
             await heard.session.publish("homeassistant/status", b"online", qos=1)
@@ -323,7 +323,7 @@ def test_frames_of_a_paused_camera_are_counted_and_nobody_is_looked_at(tmp_path:
         books = outbox.ledger().result().cameras["home/door"]
     captured = [news for news in told if isinstance(news, Captured)]
     assert len(captured) == books.captured < 3  # whoever had been seen till then
-    assert {news.sealed.face.track for news in captured} == {
+    assert {news.frozen.face.track for news in captured} == {
         news.track for news in told if isinstance(news, Ended)
     }
     assert books.frames == Scene().frames == books.inspected + books.skipped
@@ -499,7 +499,7 @@ def test_homeassistant_itself_takes_what_is_published(
     async def check(core: Core) -> None:
         async with announced(configured(broker.url, tmp_path)) as (home, capture):
             await asyncio.to_thread(eventually, lambda: core.state("switch.home_door_capture") == "on", 30)
-            sealed = capture(make_face)
+            frozen = capture(make_face)
             await asyncio.to_thread(eventually, lambda: core.state("sensor.home_door_faces_today") == "1")
             found = await asyncio.to_thread(core.ask, "states")
             states = {name: known["state"] for name, known in found["entities"].items() if known}
@@ -512,10 +512,10 @@ def test_homeassistant_itself_takes_what_is_published(
                 "binary_sensor.home_door_no_picture", "event.home_door_face",
                 "switch.home_door_capture", "image.home_door_last_face",
             }  # fmt: skip
-            assert found["entities"]["event.home_door_face"]["id"] == sealed.face.id
+            assert found["entities"]["event.home_door_face"]["id"] == frozen.face.id
             assert found["devices"]["home door"]["via"] == found["devices"]["facerelay home"]["id"]
             image = await asyncio.to_thread(core.ask, "image image.home_door_last_face")
-            assert base64.b64decode(image["picture"]) == sealed.data
+            assert base64.b64decode(image["picture"]) == frozen.data
             await asyncio.to_thread(core.ask, "turn switch.home_door_capture off")
             await asyncio.to_thread(eventually, lambda: core.state("switch.home_door_capture") == "off")
             assert home.witness("door").paused.is_set()

@@ -27,7 +27,7 @@ from facerelay.cloud.erase import erase
 from facerelay.commands.proof import Report, report
 from facerelay.config import Config
 from facerelay.edge.outbox import Outbox
-from facerelay.face import Sealed
+from facerelay.face import Frozen
 from facerelay.span import MomentError, Span, moment
 from facerelay.topics import Outcome, Receipt
 
@@ -61,19 +61,19 @@ class Edge:
         self.outbox.close()
         self.outbox = Outbox(self.path, max_bytes=10**9, max_message=10**6)
 
-    def face(self, at: datetime = NIGHT, **known: Any) -> Sealed:  # noqa: ANN401 - any of the face's fields
+    def face(self, at: datetime = NIGHT, **known: Any) -> Frozen:  # noqa: ANN401 - any of the face's fields
         owned = {"outbox": self.outbox.id, "run": self.outbox.run, "seq": self.outbox.number()}
         return self.make(time=at, **owned | known)
 
-    def capture(self, *faces: Sealed) -> None:
+    def capture(self, *faces: Frozen) -> None:
         for done in [self.outbox.put(one, chosen=one.face.time.timestamp()) for one in faces]:
             done.result()
 
-    def answer(self, outcome: Outcome, *faces: Sealed) -> None:
+    def answer(self, outcome: Outcome, *faces: Frozen) -> None:
         receipts = [Receipt(id=one.face.id, sha256=one.sha256, outcome=outcome) for one in faces]
         self.outbox.answer(receipts).result()
 
-    def store(self, *faces: Sealed) -> None:
+    def store(self, *faces: Frozen) -> None:
         """Capture faces, put them into the bucket, and receipt them."""
 
         async def put() -> None:
@@ -147,7 +147,7 @@ def test_what_was_deleted_changed_cut_or_planted_in_the_bucket_is_named(either: 
     async def meddle() -> None:
         for one in (deleted, changed, cut):
             await edge.bucket.delete(one.key)
-        other = face.seal(changed.face, jpeg[:-2] + b"\x00\xff\xd9")
+        other = face.freeze(changed.face, jpeg[:-2] + b"\x00\xff\xd9")
         await edge.bucket.put_new(changed.key, other.data)
         await edge.bucket.put_new(cut.key, cut.data[:-50])
         for one in (planted, stranger):

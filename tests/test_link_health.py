@@ -57,11 +57,11 @@ async def answer(broker: Broker) -> None:
         client_id="store", subscribe=[("faces/#", 1)], clean=True, window=64
     ) as session:
         async for message in session:
-            sealed = face.unseal(message.payload, everything)
-            receipt = topics.Receipt(id=sealed.face.id, sha256=sealed.sha256, outcome="stored")
+            frozen = face.parse(message.payload, everything)
+            receipt = topics.Receipt(id=frozen.face.id, sha256=frozen.sha256, outcome="stored")
             batch = topics.Receipts(store="store", receipts=(receipt,))
             await session.publish(
-                topics.receipts(sealed.face.site, sealed.face.outbox), batch.to_bytes(), qos=1
+                topics.receipts(frozen.face.site, frozen.face.outbox), batch.to_bytes(), qos=1
             )
             message.ack()
 
@@ -74,8 +74,8 @@ def settings(tmp_path: Path, edge: servers.Server) -> Config:
 
 
 async def capture(outbox: Outbox, make: Make) -> None:
-    sealed = make(outbox=outbox.id, run=outbox.run, seq=outbox.number())
-    await asyncio.wrap_future(outbox.put(sealed, chosen=time.time()))
+    frozen = make(outbox=outbox.id, run=outbox.run, seq=outbox.number())
+    await asyncio.wrap_future(outbox.put(frozen, chosen=time.time()))
 
 
 @pytest.mark.parametrize("stuck", ["cloud", "edge", "receipts"])

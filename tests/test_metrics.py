@@ -622,8 +622,8 @@ def test_faces_that_a_full_outbox_drops_are_counted_with_their_reason_and_alarm(
             async with relaying(config, outbox, connector(config), meters=meters):
                 found = [told(iter(await meters.read()))]
                 for _ in range(12):
-                    sealed = make_face(outbox=outbox.id, run=outbox.run, seq=outbox.number())
-                    await asyncio.wrap_future(outbox.put(sealed, chosen=time.time()))
+                    frozen = make_face(outbox=outbox.id, run=outbox.run, seq=outbox.number())
+                    await asyncio.wrap_future(outbox.put(frozen, chosen=time.time()))
                 while True:
                     found.append(told(iter(await meters.read())))
                     if found[-1].get(("facerelay_faces_captured_total", "home", "door")) == 12:

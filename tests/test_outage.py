@@ -126,9 +126,9 @@ def test_after_an_outage_live_faces_arrive_before_the_backlog_and_nothing_is_los
 
     def put(outbox: Outbox, step: str, at: float) -> Future[None]:
         known = {"outbox": outbox.id, "run": outbox.run, "seq": outbox.number()}
-        sealed = make_face(small, time=datetime.fromtimestamp(at, UTC), **known)
-        offered[step].append(sealed.sha256)
-        return outbox.put(sealed, chosen=at)
+        frozen = make_face(small, time=datetime.fromtimestamp(at, UTC), **known)
+        offered[step].append(frozen.sha256)
+        return outbox.put(frozen, chosen=at)
 
     async def answered(outbox: Outbox) -> None:
         async with asyncio.timeout(60):

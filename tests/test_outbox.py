@@ -18,7 +18,7 @@ from facerelay.edge import reading, schema
 from facerelay.edge.claim import OutboxLockedError
 from facerelay.edge.outbox import News, Outbox
 from facerelay.edge.schema import OutboxError
-from facerelay.face import Sealed
+from facerelay.face import Frozen
 from facerelay.topics import Account, Receipt
 
 
@@ -26,14 +26,14 @@ def open_outbox(path: Path, max_bytes: int = 10_000_000) -> Outbox:
     return Outbox(path, max_bytes=max_bytes, max_message=1_000_000)
 
 
-def put(outbox: Outbox, make: Make, **known: object) -> Sealed:
-    sealed = make(outbox=outbox.id, run=outbox.run, seq=outbox.number(), **known)
-    outbox.put(sealed, chosen=time.time()).result()
-    return sealed
+def put(outbox: Outbox, make: Make, **known: object) -> Frozen:
+    frozen = make(outbox=outbox.id, run=outbox.run, seq=outbox.number(), **known)
+    outbox.put(frozen, chosen=time.time()).result()
+    return frozen
 
 
-def receipt(sealed: Sealed, outcome: str = "stored", **more: object) -> Receipt:
-    return Receipt(id=sealed.face.id, sha256=sealed.sha256, outcome=outcome, **more)
+def receipt(frozen: Frozen, outcome: str = "stored", **more: object) -> Receipt:
+    return Receipt(id=frozen.face.id, sha256=frozen.sha256, outcome=outcome, **more)
 
 
 def account(outbox: Outbox) -> Account:
@@ -74,8 +74,8 @@ def test_each_outcome_has_its_column(
 
 def test_a_receipt_for_other_bytes_changes_nothing(tmp_path: Path, make_face: Make) -> None:
     with open_outbox(tmp_path / "o.db") as outbox:
-        sealed = put(outbox, make_face)
-        outbox.answer([receipt(sealed).model_copy(update={"sha256": "0" * 64})]).result()
+        frozen = put(outbox, make_face)
+        outbox.answer([receipt(frozen).model_copy(update={"sha256": "0" * 64})]).result()
         assert account(outbox).waiting == 1
 
 
@@ -172,8 +172,8 @@ def test_a_copy_begins_books_of_its_own(tmp_path: Path, make_face: Make, way: st
 def test_the_books_close_in_the_same_commit_as_a_put(tmp_path: Path, make_face: Make) -> None:
     with open_outbox(tmp_path / "o.db") as outbox:
         for _ in range(50):
-            sealed = make_face(outbox=outbox.id, run=outbox.run, seq=outbox.number())
-            put_, books = outbox.put(sealed, chosen=0), outbox.ledger()
+            frozen = make_face(outbox=outbox.id, run=outbox.run, seq=outbox.number())
+            put_, books = outbox.put(frozen, chosen=0), outbox.ledger()
             put_.result()
             assert books.result().closes
 
@@ -183,8 +183,8 @@ def test_the_books_close_for_a_reader_beside_the_owner(tmp_path: Path, make_face
         put(outbox, make_face)
         pending = []
         for _ in range(200):
-            sealed = make_face(outbox=outbox.id, run=outbox.run, seq=outbox.number())
-            pending.append(outbox.put(sealed, chosen=0))
+            frozen = make_face(outbox=outbox.id, run=outbox.run, seq=outbox.number())
+            pending.append(outbox.put(frozen, chosen=0))
             with closing(reading.open_books(outbox.path)) as db:
                 assert reading.ledger(db).closes
         for future in pending:
@@ -193,8 +193,8 @@ def test_the_books_close_for_a_reader_beside_the_owner(tmp_path: Path, make_face
 
 def test_a_wait_that_is_given_up_stops_nothing(tmp_path: Path, make_face: Make) -> None:
     with open_outbox(tmp_path / "o.db") as outbox:
-        sealed = make_face(outbox=outbox.id, run=outbox.run, seq=outbox.number())
-        assert not outbox.put(sealed, chosen=0).cancel()
+        frozen = make_face(outbox=outbox.id, run=outbox.run, seq=outbox.number())
+        assert not outbox.put(frozen, chosen=0).cancel()
         put(outbox, make_face)
         assert account(outbox).captured == 2
 
@@ -223,11 +223,11 @@ def test_a_drained_backlog_gives_the_disk_back(
     path = tmp_path / "o.db"
     with open_outbox(path) as outbox:
         faces = [put(outbox, make_face) for _ in range(200)]
-        outbox.answer([receipt(sealed) for sealed in faces]).result()
+        outbox.answer([receipt(frozen) for frozen in faces]).result()
         for _ in range(20):
             outbox.count("home", "door", frames=1).result()
         assert account(outbox).stored == 200
-    assert path.stat().st_size < sum(len(sealed.data) for sealed in faces) / 3
+    assert path.stat().st_size < sum(len(frozen.data) for frozen in faces) / 3
 
 
 def test_what_sync_says_is_what_sqlite_does(tmp_path: Path) -> None:
@@ -273,7 +273,7 @@ outbox = Outbox(Path({path!r}), max_bytes=10**9, max_message=10**6)
 for _ in range(100_000):
     known = face.Face(id=face.new_id(), outbox=outbox.id, run=outbox.run, seq=outbox.number(), site="home",
         camera="door", time=datetime.now(UTC), box=(1, 2, 3, 4), frame=(5, 6), score=.5, quality=.5)
-    outbox.put(face.seal(known, {jpeg!r}), chosen=time.time()).result()
+    outbox.put(face.freeze(known, {jpeg!r}), chosen=time.time()).result()
     print(known.id, flush=True)
 """
 

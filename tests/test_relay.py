@@ -27,7 +27,7 @@ class Wire:
     """The far side of `publish`: what was sent, whether it takes it, and a clock that the test moves."""
 
     def __init__(self) -> None:
-        self.sent: list[face.Sealed] = []
+        self.sent: list[face.Frozen] = []
         self.broken = False
         self.now = 1000.0
 
@@ -35,11 +35,11 @@ class Wire:
         assert topic == "faces/home/door"
         if self.broken:
             raise NotConnectedError("cut")
-        self.sent.append(face.unseal(payload, LIMITS))
+        self.sent.append(face.parse(payload, LIMITS))
 
     @property
     def times(self) -> Counter[str]:
-        return Counter(sealed.face.id for sealed in self.sent)
+        return Counter(frozen.face.id for frozen in self.sent)
 
 
 class Bench:
@@ -48,10 +48,10 @@ class Bench:
     def __init__(self, outbox: Outbox, relay: Relay, wire: Wire, make: Make) -> None:
         self.outbox, self.relay, self.wire, self._make = outbox, relay, wire, make
 
-    async def capture(self, **known: object) -> face.Sealed:
-        sealed = self._make(outbox=self.outbox.id, run=self.outbox.run, seq=self.outbox.number(), **known)
-        await asyncio.wrap_future(self.outbox.put(sealed, chosen=time.time()))
-        return sealed
+    async def capture(self, **known: object) -> face.Frozen:
+        frozen = self._make(outbox=self.outbox.id, run=self.outbox.run, seq=self.outbox.number(), **known)
+        await asyncio.wrap_future(self.outbox.put(frozen, chosen=time.time()))
+        return frozen
 
     async def until(self, sends: int) -> None:
         async with asyncio.timeout(10):
@@ -62,7 +62,7 @@ class Bench:
         self.wire.now += seconds
         await asyncio.sleep(0.35)
 
-    async def answer(self, *faces: face.Sealed, outcome: str = "stored") -> None:
+    async def answer(self, *faces: face.Frozen, outcome: str = "stored") -> None:
         batch = [Receipt(id=each.face.id, sha256=each.sha256, outcome=outcome) for each in faces]
         await self.relay.on_receipts(batch)
 
@@ -249,7 +249,7 @@ def test_nothing_is_sent_into_a_link_that_is_down(outbox: Outbox, make_face: Mak
 def test_an_overdue_face_is_sent_again_only_while_the_link_is_up(outbox: Outbox, make_face: Make) -> None:
     async def check() -> None:
         async with bench(outbox, make_face) as b:
-            sealed = await b.capture()
+            frozen = await b.capture()
             await b.until(1)
             b.relay.on_link(False)
             await b.pass_time(100)
@@ -258,7 +258,7 @@ def test_an_overdue_face_is_sent_again_only_while_the_link_is_up(outbox: Outbox,
             await b.pass_time(1)
             assert len(b.wire.sent) == 1
             await b.pass_time(6)
-            assert b.wire.times == {sealed.face.id: 2}
+            assert b.wire.times == {frozen.face.id: 2}
 
     asyncio.run(check())
 
@@ -525,19 +525,19 @@ def test_receipts_that_the_disk_does_not_take_leave_the_faces_in_flight(
 ) -> None:
     async def check() -> None:
         async with bench(outbox, make_face) as b:
-            sealed = await b.capture()
+            frozen = await b.capture()
             await b.until(1)
             with sqlite3.connect(outbox.path) as db:
                 full = "SELECT RAISE(ABORT, 'the disk is full')"
                 db.execute(f"CREATE TRIGGER full BEFORE UPDATE ON faces BEGIN {full}; END")
             db.close()
             with pytest.raises(sqlite3.Error):
-                await b.answer(sealed)
-            assert b.relay.in_flight == len(sealed.data)
+                await b.answer(frozen)
+            assert b.relay.in_flight == len(frozen.data)
             with sqlite3.connect(outbox.path) as db:
                 db.execute("DROP TRIGGER full")
             db.close()
-            await b.answer(sealed)
+            await b.answer(frozen)
             assert outbox.waiting().result() == 0
 
     asyncio.run(check())
@@ -546,14 +546,14 @@ def test_receipts_that_the_disk_does_not_take_leave_the_faces_in_flight(
 def test_a_held_face_frees_the_window_not_the_outbox(outbox: Outbox, make_face: Make) -> None:
     async def check() -> None:
         async with bench(outbox, make_face) as b:
-            sealed = await b.capture()
+            frozen = await b.capture()
             await b.until(1)
-            await b.answer(sealed, outcome="held")
+            await b.answer(frozen, outcome="held")
             assert b.relay.in_flight == 0
             assert outbox.waiting().result() == 1
             await b.pass_time(120)
             assert len(b.wire.sent) == 1
-            await b.answer(sealed)
+            await b.answer(frozen)
             assert outbox.waiting().result() == 0
 
     asyncio.run(check())

@@ -19,7 +19,7 @@ from conftest import Make, lacking
 from facerelay.edge import reading, rescue, schema
 from facerelay.edge.outbox import Outbox, Waiting
 from facerelay.edge.schema import PAGE, OutboxError
-from facerelay.face import Sealed
+from facerelay.face import Frozen
 from facerelay.topics import Receipt
 
 FACES = 200
@@ -40,8 +40,8 @@ def backlog(outbox: Outbox) -> dict[str, Waiting]:
     return found
 
 
-def receipt(sealed: Sealed, outcome: str = "stored") -> Receipt:
-    return Receipt(id=sealed.face.id, sha256=sealed.sha256, outcome=outcome)
+def receipt(frozen: Frozen, outcome: str = "stored") -> Receipt:
+    return Receipt(id=frozen.face.id, sha256=frozen.sha256, outcome=outcome)
 
 
 class Case:
@@ -59,13 +59,13 @@ class Case:
                 # A JPEG comment makes them small and large: in a page, or in a chain of them.
                 extra = rng.randbytes(rng.choice((10, 700, 2500, 9000, 30_000)))
                 jpeg = _jpeg(extra)
-                sealed = make(jpeg, outbox=outbox.id, run=outbox.run, seq=outbox.number())
-                self.faces.append(sealed)
-                self.extra[sealed.face.id] = len(extra)
-            futures = [outbox.put(sealed, chosen=time.time()) for sealed in self.faces]
+                frozen = make(jpeg, outbox=outbox.id, run=outbox.run, seq=outbox.number())
+                self.faces.append(frozen)
+                self.extra[frozen.face.id] = len(extra)
+            futures = [outbox.put(frozen, chosen=time.time()) for frozen in self.faces]
             [future.result() for future in futures]
-            outbox.answer([receipt(sealed) for sealed in self.faces[:40]]).result()
-            outbox.answer([receipt(sealed, "refused:broken") for sealed in self.faces[40:50]]).result()
+            outbox.answer([receipt(frozen) for frozen in self.faces[:40]]).result()
+            outbox.answer([receipt(frozen, "refused:broken") for frozen in self.faces[40:50]]).result()
             outbox.count("home", "door", frames=1000).result()
             outbox.note("budget", "spent 7").result()
             files = [
@@ -77,17 +77,17 @@ class Case:
                 path.write_bytes(data)
 
     @property
-    def waiting(self) -> dict[str, Sealed]:
-        return {sealed.face.id: sealed for sealed in self.faces[50:]}
+    def waiting(self) -> dict[str, Frozen]:
+        return {frozen.face.id: frozen for frozen in self.faces[50:]}
 
-    def pages(self, sealed: Sealed) -> set[int]:
+    def pages(self, frozen: Frozen) -> set[int]:
         """Return the pages of the file (not of its log) that hold a waiting face."""
         data = self.path.read_bytes()
-        row = f"{sealed.face.id}homedoor{sealed.sha256}{sealed.key}".encode()
+        row = f"{frozen.face.id}homedoor{frozen.sha256}{frozen.key}".encode()
         # What differs from picture to picture is the id, and the random bytes at the end.
-        own = len(sealed.data) - 2 - self.extra[sealed.face.id]
-        pieces = [sealed.data[at : at + 8] for at in range(own, len(sealed.data) - 10, 1000)]
-        ends = sealed.face.id.replace("-", "").encode(), sealed.data[-10:-2]
+        own = len(frozen.data) - 2 - self.extra[frozen.face.id]
+        pieces = [frozen.data[at : at + 8] for at in range(own, len(frozen.data) - 10, 1000)]
+        ends = frozen.face.id.replace("-", "").encode(), frozen.data[-10:-2]
         return {place // PAGE for piece in (row, *ends, *pieces) if (place := data.find(piece)) >= 0}
 
     def damage(self, flips: Iterable[tuple[int, int]]) -> None:
@@ -129,21 +129,21 @@ def test_no_face_is_lost_whose_pages_are_intact(case: Case, seed: int) -> None:
     size = case.path.stat().st_size
     places = [rng.randrange(size) for _ in range(rng.choice((1, 3, 10, 40)))]
     broken = {place // PAGE for place in places}
-    intact = [i for i, sealed in case.waiting.items() if not case.pages(sealed) & broken]
+    intact = [i for i, frozen in case.waiting.items() if not case.pages(frozen) & broken]
     case.damage((place, rng.randrange(1, 256)) for place in places)
     with open_outbox(case.path) as outbox:
         case.check(outbox, intact)
-        outbox.answer([receipt(sealed) for sealed in case.faces[:60]]).result()
-        case.check(outbox, set(intact) - {sealed.face.id for sealed in case.faces[50:60]})
+        outbox.answer([receipt(frozen) for frozen in case.faces[:60]]).result()
+        case.check(outbox, set(intact) - {frozen.face.id for frozen in case.faces[50:60]})
     with open_outbox(case.path) as outbox:
-        case.check(outbox, set(intact) - {sealed.face.id for sealed in case.faces[50:60]})
+        case.check(outbox, set(intact) - {frozen.face.id for frozen in case.faces[50:60]})
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_a_file_that_was_cut_off_gives_what_is_left(case: Case, seed: int) -> None:
     size = random.Random(seed).randrange(1, case.path.stat().st_size)  # noqa: S311 - as above
     gone = set(range(size // PAGE, case.path.stat().st_size // PAGE + 1))
-    intact = [i for i, sealed in case.waiting.items() if not case.pages(sealed) & gone]
+    intact = [i for i, frozen in case.waiting.items() if not case.pages(frozen) & gone]
     os.truncate(case.path, size)
     with open_outbox(case.path) as outbox:
         case.check(outbox, intact)
@@ -191,8 +191,8 @@ def test_an_outbox_of_which_nothing_is_left_is_begun_anew(
     case.path.write_bytes(left)
     with open_outbox(case.path) as outbox:
         assert backlog(outbox) == {}
-        sealed = make_face(outbox=outbox.id, run=outbox.run, seq=outbox.number())
-        outbox.put(sealed, chosen=time.time()).result()
+        frozen = make_face(outbox=outbox.id, run=outbox.run, seq=outbox.number())
+        outbox.put(frozen, chosen=time.time()).result()
         assert outbox.ledger().result().closes
     assert [path.read_bytes() for path in tmp_path.glob("o.db.broken-*")] == [left]
 
@@ -200,7 +200,7 @@ def test_an_outbox_of_which_nothing_is_left_is_begun_anew(
 def test_an_empty_file_beside_its_log_gives_what_the_log_holds(tmp_path: Path, make_face: Make) -> None:
     case = Case(tmp_path, make_face, clean=False)
     held = case.wal.read_bytes()
-    in_log = [i for i, sealed in case.waiting.items() if sealed.data in held]
+    in_log = [i for i, frozen in case.waiting.items() if frozen.data in held]
     assert in_log
     case.path.write_bytes(b"")
     with open_outbox(case.path) as outbox:
@@ -212,22 +212,22 @@ def test_faces_behind_a_damaged_page_of_the_log_are_not_passed_over(tmp_path: Pa
     with open_outbox(path) as outbox:
         faces = []
         for _ in range(30):
-            sealed = make_face(outbox=outbox.id, run=outbox.run, seq=outbox.number())
-            outbox.put(sealed, chosen=time.time()).result()
-            faces.append(sealed)
+            frozen = make_face(outbox=outbox.id, run=outbox.run, seq=outbox.number())
+            outbox.put(frozen, chosen=time.time()).result()
+            faces.append(frozen)
         left = {file: file.read_bytes() for file in (path, wal, tmp_path / "o.db.lock")}
     log = bytearray(left[wal])
     log[log.index(faces[0].data[-200:]) + 100] ^= 1
     for file, data in (left | {wal: bytes(log)}).items():
         file.write_bytes(data)
     with open_outbox(path) as outbox:
-        assert backlog(outbox).keys() == {sealed.face.id for sealed in faces[1:]}
+        assert backlog(outbox).keys() == {frozen.face.id for frozen in faces[1:]}
 
 
 def test_a_log_that_is_lost_loses_no_more_than_it_held(tmp_path: Path, make_face: Make) -> None:
     case = Case(tmp_path, make_face, clean=False)
     held = case.path.read_bytes()
-    in_file = [i for i, sealed in case.waiting.items() if sealed.data in held]
+    in_file = [i for i, frozen in case.waiting.items() if frozen.data in held]
     case.wal.unlink()
     with open_outbox(case.path) as outbox:
         case.check(outbox, in_file if len(in_file) < len(case.waiting) else ())
@@ -240,13 +240,13 @@ def test_damage_in_the_middle_of_work_is_mended_and_the_outbox_stays_the_same(
     with open_outbox(case.path) as outbox:
         name, run = outbox.id, outbox.run
         broken = set(range(10, case.path.stat().st_size // PAGE, 9))
-        intact = [i for i, sealed in case.waiting.items() if not case.pages(sealed) & broken]
+        intact = [i for i, frozen in case.waiting.items() if not case.pages(frozen) & broken]
         case.damage((page * PAGE + at, 0xFF) for page in broken for at in range(64))
         case.check(outbox, intact)
-        sealed = make_face(outbox=outbox.id, run=outbox.run, seq=outbox.number())
-        outbox.put(sealed, chosen=time.time()).result()
-        assert (outbox.id, outbox.run, sealed.face.seq) == (name, run, FACES + 1)
-        outbox.answer([receipt(sealed)]).result()
+        frozen = make_face(outbox=outbox.id, run=outbox.run, seq=outbox.number())
+        outbox.put(frozen, chosen=time.time()).result()
+        assert (outbox.id, outbox.run, frozen.face.seq) == (name, run, FACES + 1)
+        outbox.answer([receipt(frozen)]).result()
     assert "is damaged" in caplog.text
     with open_outbox(case.path) as outbox:
         assert outbox.id == name
@@ -410,14 +410,14 @@ def test_a_replacement_that_cannot_be_opened_at_once_is_opened_later(
 
     with open_outbox(case.path) as outbox:
         case.damage((page * PAGE, 0xFF) for page in range(3, case.path.stat().st_size // PAGE))
-        sealed = make_face(outbox=outbox.id, run=outbox.run, seq=outbox.number())
+        frozen = make_face(outbox=outbox.id, run=outbox.run, seq=outbox.number())
         with monkeypatch.context() as patch:
             patch.setattr(schema, "prepare", fails)
             for _ in range(2):
                 with pytest.raises(sqlite3.OperationalError, match="no room"):
                     outbox.backlog(0, FACES).result()
                 with pytest.raises(sqlite3.OperationalError, match="no room"):
-                    outbox.put(sealed, chosen=0).result()
-        outbox.put(sealed, chosen=0).result()
-        assert sealed.face.id in backlog(outbox)
+                    outbox.put(frozen, chosen=0).result()
+        outbox.put(frozen, chosen=0).result()
+        assert frozen.face.id in backlog(outbox)
         assert outbox.ledger().result().closes

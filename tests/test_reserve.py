@@ -15,7 +15,7 @@ from pathlib import Path
 from facerelay.edge.outbox import Outbox
 from facerelay.edge.reserve import BYTES
 from faults.disk import mount
-from faults.numbered import Offered, seal
+from faults.numbered import Offered, freeze
 
 disk = mount(Path(sys.argv[1]), 128_000_000)
 if disk is None:
@@ -24,7 +24,7 @@ if disk is None:
 def taken():
     one = Offered(outbox.number(), outbox.id, outbox.run, outbox.number(), time.time_ns() // 1000)
     try:
-        outbox.put(seal(1, one), chosen=time.time()).result()
+        outbox.put(freeze(1, one), chosen=time.time()).result()
     except sqlite3.Error:
         return False
     return True

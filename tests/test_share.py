@@ -19,7 +19,7 @@ from facerelay import config, settings
 from facerelay.cloud.bucket import open_bucket
 from facerelay.commands import share
 from facerelay.commands.share import lifetime
-from facerelay.face import Sealed
+from facerelay.face import Frozen
 from facerelay.settings import ConfigError, template
 from servers import free_port
 
@@ -49,7 +49,7 @@ def put(weed: Weed, *faces: tuple[str, bytes]) -> None:
 
 
 @pytest.fixture
-def one(weed: Weed, make_face: Make) -> Sealed:
+def one(weed: Weed, make_face: Make) -> Frozen:
     made = make_face()
     put(weed, (made.key, made.data))
     return made
@@ -65,7 +65,7 @@ def fetch(url: str) -> tuple[int, bytes, str]:
             return error.code, b"", ""
 
 
-def test_a_link_by_key_or_by_id_gives_the_face_to_anybody(cloud: str, one: Sealed) -> None:
+def test_a_link_by_key_or_by_id_gives_the_face_to_anybody(cloud: str, one: Frozen) -> None:
     done = facerelay("share", one.key, one.face.id, "-c", cloud)
     assert done.returncode == 0, done.stderr
     links = done.stdout.splitlines()
@@ -77,7 +77,7 @@ def test_a_link_by_key_or_by_id_gives_the_face_to_anybody(cloud: str, one: Seale
     assert f"{one.key}: for whoever has the link, until " in done.stderr
 
 
-def test_a_link_lasts_as_long_as_was_said_and_json_says_until_when(cloud: str, one: Sealed) -> None:
+def test_a_link_lasts_as_long_as_was_said_and_json_says_until_when(cloud: str, one: Frozen) -> None:
     done = facerelay("share", one.key, "--for", "90m", "--json", "-c", cloud)
     said = json.loads(done.stdout)
     assert (said["key"], fetch(said["url"])[0]) == (one.key, 200)
@@ -86,12 +86,12 @@ def test_a_link_lasts_as_long_as_was_said_and_json_says_until_when(cloud: str, o
     assert "X-Amz-Expires=5400" in said["url"]
 
 
-def test_after_its_end_a_link_is_refused(cloud: str, one: Sealed) -> None:
+def test_after_its_end_a_link_is_refused(cloud: str, one: Frozen) -> None:
     link = facerelay("share", one.key, "--for", "1s", "-c", cloud).stdout.strip()
     eventually(lambda: fetch(link)[0] == 403)
 
 
-def test_a_link_that_was_changed_is_refused(cloud: str, weed: Weed, one: Sealed, make_face: Make) -> None:
+def test_a_link_that_was_changed_is_refused(cloud: str, weed: Weed, one: Frozen, make_face: Make) -> None:
     other = make_face()
     put(weed, (other.key, other.data))
     link = facerelay("share", one.key, "-c", cloud).stdout.strip()
@@ -131,7 +131,7 @@ def test_an_old_face_that_arrived_today_is_found_by_its_id(cloud: str, weed: Wee
         ("faces/../s3.json", "not a key that facerelay writes"),
     ],
 )
-def test_what_is_no_face_gets_no_link(cloud: str, one: Sealed, name: str, said: str) -> None:  # noqa: ARG001 - the bucket must be there
+def test_what_is_no_face_gets_no_link(cloud: str, one: Frozen, name: str, said: str) -> None:  # noqa: ARG001 - the bucket must be there
     done = facerelay("share", name, "-c", cloud)
     assert (done.returncode, done.stdout) == (1, "")
     assert said in done.stderr
@@ -155,7 +155,7 @@ def test_a_folder_has_no_links_and_says_what_to_do(tmp_path: Path, make_face: Ma
 
 
 def test_without_a_key_of_the_bucket_nothing_is_signed(
-    tmp_path: Path, weed: Weed, one: Sealed, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, weed: Weed, one: Frozen, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_METADATA_ENDPOINT", f"http://127.0.0.1:{free_port()}")
     path = written(tmp_path, {"url": "s3://shared/below", "endpoint": weed.endpoint})
@@ -165,7 +165,7 @@ def test_without_a_key_of_the_bucket_nothing_is_signed(
     assert "Traceback" not in done.stderr
 
 
-def test_a_link_is_signed_for_the_address_that_others_use(cloud: str, one: Sealed) -> None:
+def test_a_link_is_signed_for_the_address_that_others_use(cloud: str, one: Frozen) -> None:
     done = facerelay("share", one.key, "--endpoint", "https://faces.example.org", "-c", cloud)
     assert done.stdout.startswith("https://faces.example.org/shared/below/faces/site%3Dhome/")
     assert "on this machine alone" not in done.stderr

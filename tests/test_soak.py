@@ -28,7 +28,7 @@ from faults.audit import Findings, answered_after, audit
 from faults.bucket_proxy import BucketProxy
 from faults.clock import Clock
 from faults.link_proxy import LinkProxy
-from faults.numbered import LARGEST, SMALLEST, Offered, Writing, read_journal, seal
+from faults.numbered import LARGEST, SMALLEST, Offered, Writing, freeze, read_journal
 from faults.parts import Part
 from faults.run import Outcome, Plan, wrong
 from faults.schedule import KINDS, schedule, without
@@ -132,14 +132,14 @@ def books(tmp_path: Path) -> Path:
         for number in range(10):
             one = Offered(number, outbox.id, outbox.run, outbox.number(), time.time_ns() // 1000)
             journal.offered(one)
-            sealed = seal(SEED, one)
-            assert SMALLEST - 100 <= len(sealed.data) <= LARGEST + 100
-            outbox.put(sealed, chosen=time.time()).result()
+            frozen = freeze(SEED, one)
+            assert SMALLEST - 100 <= len(frozen.data) <= LARGEST + 100
+            outbox.put(frozen, chosen=time.time()).result()
             journal.kept(number)
-            path = tmp_path / "bucket" / sealed.key
+            path = tmp_path / "bucket" / frozen.key
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(sealed.data)
-            outbox.answer([Receipt(id=sealed.face.id, sha256=sealed.sha256, outcome="stored")]).result()
+            path.write_bytes(frozen.data)
+            outbox.answer([Receipt(id=frozen.face.id, sha256=frozen.sha256, outcome="stored")]).result()
     return tmp_path
 
 

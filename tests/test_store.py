@@ -29,7 +29,7 @@ from facerelay.cloud.quarantine import Quarantine
 from facerelay.cloud.receipts import Outgoing
 from facerelay.cloud.store import serve_store
 from facerelay.cloud.tombstones import Tombstones
-from facerelay.face import Limits, Sealed
+from facerelay.face import Frozen, Limits
 from facerelay.link.session import Session
 from facerelay.mqtt import NotConnectedError
 from facerelay.seldom import Seldom
@@ -391,7 +391,7 @@ class Edge:
                 self.hellos.append(topics.Hello.from_bytes(message.payload))
             message.ack()
 
-    async def answered(self, *faces: Sealed) -> list[Receipt]:
+    async def answered(self, *faces: Frozen) -> list[Receipt]:
         await eventually(lambda: all(one.face.id in self.receipts for one in faces))
         return [self.receipts[one.face.id] for one in faces]
 
@@ -551,9 +551,9 @@ def test_a_face_of_ours_over_the_stores_limits_is_answered_all_the_same(make_fac
                 bucket, limits=limits, topic=topics.FaceTopic("faces/{site}/{camera}"),
                 quarantine=quarantine, tombstones=Tombstones(bucket),
             )  # fmt: skip
-            sealed = make_face()
-            answer = await keeper.keep("faces/home/door", sealed.data)
+            frozen = make_face()
+            answer = await keeper.keep("faces/home/door", frozen.data)
             assert answer is not None
-            assert (answer.receipt.id, answer.receipt.outcome) == (sealed.face.id, f"refused:{reason}")
+            assert (answer.receipt.id, answer.receipt.outcome) == (frozen.face.id, f"refused:{reason}")
 
     asyncio.run(check())

@@ -236,8 +236,8 @@ def test_a_camera_in_poor_light_is_not_starved_by_one_in_good_light(outbox: Outb
         for _ in range(60):  # a quarter of a second each, in which the line carries one face of two
             for camera, light in (("good", 0.9), ("poor", 0.5)):
                 quality = light + rng.uniform(-0.1, 0.1)
-                sealed = make_face(camera=camera, quality=quality, outbox=outbox.id, run=outbox.run)
-                await asyncio.wrap_future(outbox.put(sealed, chosen=0.0))
+                frozen = make_face(camera=camera, quality=quality, outbox=outbox.id, run=outbox.run)
+                await asyncio.wrap_future(outbox.put(frozen, chosen=0.0))
                 offered[camera].append(quality)
             tell()
             clock.now += 0.25
@@ -363,8 +363,8 @@ def test_a_picture_that_does_not_get_smaller_is_not_called_thinned() -> None:
 def test_the_picture_says_how_it_was_thinned_and_nothing_where_it_was_not(make_face: Make) -> None:
     note = face.Thinned(quality=50, side=160)
     thinned, plain = make_face(thinned=note), make_face()
-    assert face.unseal(thinned.data, LIMITS).face.thinned == note
-    assert face.unseal(plain.data, LIMITS).face.thinned is None
+    assert face.parse(thinned.data, LIMITS).face.thinned == note
+    assert face.parse(plain.data, LIMITS).face.thinned is None
     assert b"thinned" not in plain.data
     begin = thinned.data.index(b'{"v":1')
     comment = json.JSONDecoder().raw_decode(thinned.data[begin:].decode("latin-1"))[0]
@@ -443,8 +443,8 @@ def test_a_face_that_is_dropped_on_its_way_fills_the_line_until_its_answer(
         asyncio.run(check(outbox))
 
 
-def longest(sealed: face.Sealed) -> int:
-    seen = picture.read(sealed.data, max_bytes=10**6, max_pixels=10**7)
+def longest(frozen: face.Frozen) -> int:
+    seen = picture.read(frozen.data, max_bytes=10**6, max_pixels=10**7)
     return max(seen.width, seen.height)
 
 
@@ -461,7 +461,7 @@ def test_a_camera_s_picture_is_thinned_and_counted(tmp_path: Path, portrait: Pat
             )  # fmt: skip
             watcher.run()
             assert watcher.failure is None
-        full, thin = [face.unseal(each.data, LIMITS) for each in outbox.backlog(0, 10**8).result()]
+        full, thin = [face.parse(each.data, LIMITS) for each in outbox.backlog(0, 10**8).result()]
         books = outbox.ledger().result().cameras["home/door"]
     assert longest(full) > longest(thin) == 100
     assert full.face.thinned is None

@@ -44,8 +44,8 @@ def _outbox(path: Path, make_face: Make, *, told: datetime, faces: int = 3) -> P
     """Make an outbox with some faces that wait, and what capture told of its link."""
     with Outbox(path, max_bytes=1_000_000, max_message=100_000) as outbox:
         for _ in range(faces):
-            sealed = make_face(outbox=outbox.id, run=outbox.run, seq=outbox.number())
-            outbox.put(sealed, chosen=time.time()).result()
+            frozen = make_face(outbox=outbox.id, run=outbox.run, seq=outbox.number())
+            outbox.put(frozen, chosen=time.time()).result()
         outbox.note(NOTE, LinkHealth(time=told, window=500_000).to_bytes().decode()).result()
     return path
 
@@ -163,8 +163,8 @@ def test_an_alarm_that_is_critical_is_exit_code_1(tmp_path: Path, make_face: Mak
 def test_what_was_dropped_long_ago_is_no_alarm_any_more(tmp_path: Path, make_face: Make) -> None:
     path = tmp_path / "o.db"
     with Outbox(path, max_bytes=1_000_000, max_message=100_000) as outbox:
-        sealed = make_face(outbox=outbox.id, run=outbox.run, seq=outbox.number())
-        outbox.put(sealed, chosen=time.time()).result()
+        frozen = make_face(outbox=outbox.id, run=outbox.run, seq=outbox.number())
+        outbox.put(frozen, chosen=time.time()).result()
         outbox.note(NOTE, LinkHealth(time=datetime.now(UTC)).to_bytes().decode()).result()
     with closing(sqlite3.connect(path)) as db:
         db.execute("UPDATE faces SET state = 'dropped', reason = 'evicted', answered = ?", (time.time(),))

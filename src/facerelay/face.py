@@ -177,7 +177,7 @@ class Face:
 
 
 @dataclass(frozen=True, slots=True)
-class Sealed:
+class Frozen:
     """A face with its frozen bytes: encoded, sized and hashed once, never changed after."""
 
     face: Face
@@ -200,7 +200,7 @@ def key_of(face: Face, sha256: str, extension: str) -> str:
     )
 
 
-def seal(face: Face, encoded: bytes) -> Sealed:
+def freeze(face: Face, encoded: bytes) -> Frozen:
     """Put what is known of a face into its encoded picture (JPEG, PNG or WebP without EXIF), and freeze it.
 
     Raises:
@@ -208,7 +208,7 @@ def seal(face: Face, encoded: bytes) -> Sealed:
     """
     data = picture.with_exif(encoded, face.exif())
     extension = {b"\xff": "jpg", b"\x89": "png"}.get(data[:1], "webp")
-    return Sealed(face, data, hashlib.sha256(data).hexdigest(), extension)
+    return Frozen(face, data, hashlib.sha256(data).hexdigest(), extension)
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,7 +219,7 @@ class Limits:
     pixels: int = 50_000_000
 
 
-def unseal(data: bytes, limits: Limits) -> Sealed:
+def parse(data: bytes, limits: Limits) -> Frozen:
     """Read a face from its bytes: the header alone, no pixel is decoded.
 
     Raises:
@@ -235,7 +235,7 @@ def unseal(data: bytes, limits: Limits) -> Sealed:
         raise FaceError("truncated", "the picture is cut off: its end marker is missing", face)
     if face is None:
         raise FaceError("not-ours", "a picture without facerelay's EXIF")
-    return Sealed(face, data, hashlib.sha256(data).hexdigest(), seen.extension)
+    return Frozen(face, data, hashlib.sha256(data).hexdigest(), seen.extension)
 
 
 def _read_face(seen: picture.Picture) -> Face | None:

@@ -19,7 +19,7 @@ from obstore.store import ObjectStore
 
 from facerelay.cloud import keys
 from facerelay.edge import reading
-from faults.numbered import Journal, Offered, id_of, seal
+from faults.numbered import Journal, Offered, freeze, id_of
 
 _AT_ONCE: Final = 32
 _PICTURES: Final = ("faces/", "foreign/", "quarantine/")
@@ -148,7 +148,7 @@ class _Work:
                 self._found.strangers += 1
                 return
             self._objects[facts.id] += 1
-            wanted = seal(self._seed, source)
+            wanted = freeze(self._seed, source)
             there = await (await obstore.get_async(self._bucket, key)).bytes_async()
             if bytes(there) == wanted.data and key == wanted.key:
                 self._sound.add(facts.id)
@@ -178,7 +178,7 @@ class _Work:
         found.missing = len(promised - books.keys()) + len(ought - self._sound)
         for face_id, (sha256, _, _) in books.items():
             source = self._source.get(face_id)
-            found.unequal += source is None or seal(self._seed, source).sha256 != sha256
+            found.unequal += source is None or freeze(self._seed, source).sha256 != sha256
         found.closes = self._closes(states)
         return found
 

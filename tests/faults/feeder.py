@@ -20,7 +20,7 @@ from facerelay.edge.capture import open_outbox
 from facerelay.edge.outbox import Outbox
 from facerelay.edge.relaying import relaying
 from faults.clock import Clock
-from faults.numbered import Offered, Writing, after_last, seal
+from faults.numbered import Offered, Writing, after_last, freeze
 
 _CATCH_UP: Final = 3
 MOST_UNCOMMITTED: Final = 200
@@ -58,7 +58,7 @@ class Feeder:
         one = Offered(number, outbox.id, outbox.run, outbox.number(), micros)
         self._journal.offered(one)
         try:
-            await asyncio.wrap_future(outbox.put(seal(self._seed, one), chosen=micros / 1e6))
+            await asyncio.wrap_future(outbox.put(freeze(self._seed, one), chosen=micros / 1e6))
         except sqlite3.Error:
             self._journal.turned_away(number, begin, time.monotonic())
         else:

@@ -56,7 +56,7 @@ def id_of(seed: int, offered: Offered) -> str:
     return str(uuid.UUID(int=value))
 
 
-def seal(seed: int, offered: Offered) -> face.Sealed:
+def freeze(seed: int, offered: Offered) -> face.Frozen:
     """Return the face, 2 to 9 kB: a JPEG with a comment of random bytes."""
     rng = _random(seed, offered.number)
     rng.getrandbits(76)
@@ -69,7 +69,7 @@ def seal(seed: int, offered: Offered) -> face.Sealed:
         camera=CAMERA, time=_EPOCH + timedelta(microseconds=offered.micros), box=(0, 0, 48, 64),
         frame=(48, 64), score=0.9, quality=rng.random(), track=offered.number,
     )  # fmt: skip
-    return face.seal(known, encoded)
+    return face.freeze(known, encoded)
 
 
 class Writing:

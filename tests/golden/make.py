@@ -40,21 +40,21 @@ def main(folder: Path) -> None:
     folder.mkdir(parents=True)
     expected = {}
     for number, extension in enumerate(("jpg", "png", "webp"), 1):
-        sealed = face.seal(known(number, "a" * 32, "b" * 8), picture(extension))
-        (folder / f"face.{extension}").write_bytes(sealed.data)
+        frozen = face.freeze(known(number, "a" * 32, "b" * 8), picture(extension))
+        (folder / f"face.{extension}").write_bytes(frozen.data)
         expected[f"face.{extension}"] = {
-            **face.describe(sealed.face),
-            "key": sealed.key,
-            "sha256": sealed.sha256,
+            **face.describe(frozen.face),
+            "key": frozen.key,
+            "sha256": frozen.sha256,
         }
     (folder / "faces.json").write_text(json.dumps(expected, indent=1))
     with Outbox(folder / "outbox.db", max_bytes=10**9, max_message=10**6) as outbox:
         receipts = []
         for number, outcome in enumerate(OUTCOMES, 1):
-            sealed = face.seal(known(number, outbox.id, outbox.run), picture("jpg"))
-            outbox.put(sealed, chosen=1_795_000_000.0).result()
+            frozen = face.freeze(known(number, outbox.id, outbox.run), picture("jpg"))
+            outbox.put(frozen, chosen=1_795_000_000.0).result()
             if outcome != "waiting":
-                receipts.append(topics.Receipt(id=sealed.face.id, sha256=sealed.sha256, outcome=outcome))
+                receipts.append(topics.Receipt(id=frozen.face.id, sha256=frozen.sha256, outcome=outcome))
         outbox.answer(receipts).result()
         outbox.count("golden", "door", frames=100, detections=50).result()
         (folder / "ledger.json").write_bytes(outbox.ledger().result().to_bytes())

@@ -202,22 +202,22 @@ class _Work:
             return
         self.checked += 1
         try:
-            sealed = faces.unseal(data, self._limits)
+            frozen = faces.parse(data, self._limits)
         except FaceError:
             self._no_face(key)
             return
-        self._compare(key, sealed)
+        self._compare(key, frozen)
 
     def _no_face(self, key: str) -> None:
         self._unreadable.add(key)
         if facts := keys.parse(key):
             self._scratch.see_unreadable(facts.id, key)
 
-    def _compare(self, key: str, sealed: faces.Sealed) -> None:
-        face = sealed.face
-        if key != sealed.key:
+    def _compare(self, key: str, frozen: faces.Frozen) -> None:
+        face = frozen.face
+        if key != frozen.key:
             self._misplaced.add(key)
-        if self._scratch.see(face.id, sealed.sha256) is None:
+        if self._scratch.see(face.id, frozen.sha256) is None:
             said = self._ask(face)
             if said == STRAY:
                 self._strays.add(Stray(face.id, key, face.run, face.seq))

@@ -20,7 +20,7 @@ from facerelay.cloud.contract import Bucket, BucketError, MissingError, content_
 from facerelay.cloud.keys import slug_of
 from facerelay.cloud.quarantine import Quarantine
 from facerelay.cloud.tombstones import Tombstones
-from facerelay.face import Face, FaceError, Limits, Sealed
+from facerelay.face import Face, FaceError, Frozen, Limits
 from facerelay.metrics import Spread
 from facerelay.seldom import Seldom
 from facerelay.topics import FaceTopic, Receipt, shown
@@ -83,7 +83,7 @@ class Counters:
 def _owner(payload: bytes) -> Face | None:
     """Return whose face it is that is over our limits, so that its edge can be told."""
     try:
-        return faces.unseal(payload, Limits(bytes=len(payload), pixels=sys.maxsize)).face
+        return faces.parse(payload, Limits(bytes=len(payload), pixels=sys.maxsize)).face
     except FaceError as error:
         return error.face
 
@@ -106,7 +106,7 @@ class Keeper:
         tombstones: Tombstones,
     ) -> None:
         self.counters = Counters()
-        self.stored: Callable[[Sealed], Awaitable[None]] | None = None
+        self.stored: Callable[[Frozen], Awaitable[None]] | None = None
         self._bucket = bucket
         self._limits = limits
         self._topic = topic
@@ -139,25 +139,25 @@ class Keeper:
 
     async def _keep(self, topic: str, payload: bytes) -> Answer | None:
         try:
-            sealed = faces.unseal(payload, self._limits)
+            frozen = faces.parse(payload, self._limits)
         except FaceError as error:
             return await self._unreadable(topic, payload, error)
-        face = sealed.face
+        face = frozen.face
         if not self._on_its_topic(topic, face):
             return await self._refuse(topic, payload, face, "wrong-topic")
         if await self._erased(face):
-            return self._answer_erased(sealed)
+            return self._answer_erased(frozen)
         placed = await self._place(
-            sealed.key, payload, content_type(sealed.extension), _metadata(face), sealed.sha256
+            frozen.key, payload, content_type(frozen.extension), _metadata(face), frozen.sha256
         )
         if placed == "conflict":
             return await self._refuse(topic, payload, face, "conflict")
         if await self._erased(face):
-            await self._bucket.delete(sealed.key)
-            return self._answer_erased(sealed)
+            await self._bucket.delete(frozen.key)
+            return self._answer_erased(frozen)
         if self.stored is not None:
-            await self.stored(sealed)
-        return self._answer_stored(sealed, duplicate=placed == "same")
+            await self.stored(frozen)
+        return self._answer_stored(frozen, duplicate=placed == "same")
 
     async def _place(
         self,
@@ -230,12 +230,12 @@ class Keeper:
         form = "%s: %d bytes: the bucket refuses them for good"
         self._seldom.say(logging.ERROR, "bucket", form, shown(topic), len(payload))
         try:
-            sealed = faces.unseal(payload, self._limits)
+            frozen = faces.parse(payload, self._limits)
         except FaceError as error:
             self.counters.discarded["bucket"] += 1
             face = error.face
         else:
-            face = sealed.face
+            face = frozen.face
         if face is None:
             return None
         self.counters.refused["bucket"] += 1
@@ -258,17 +258,17 @@ class Keeper:
     async def _erased(self, face: Face) -> bool:
         return await self._tombstones.covers(face.id, face.site, face.camera, face.time)
 
-    def _answer_erased(self, sealed: Sealed) -> Answer:
+    def _answer_erased(self, frozen: Frozen) -> Answer:
         self.counters.erased += 1
-        return _answer(sealed.face, sealed.sha256, "erased")
+        return _answer(frozen.face, frozen.sha256, "erased")
 
-    def _answer_stored(self, sealed: Sealed, *, duplicate: bool) -> Answer:
+    def _answer_stored(self, frozen: Frozen, *, duplicate: bool) -> Answer:
         if duplicate:
             self.counters.duplicates += 1
         else:
             self.counters.stored += 1
-            self.counters.bytes += len(sealed.data)
-        return _answer(sealed.face, sealed.sha256, "stored", duplicate=duplicate)
+            self.counters.bytes += len(frozen.data)
+        return _answer(frozen.face, frozen.sha256, "stored", duplicate=duplicate)
 
 
 def _answer(face: Face, sha256: str, outcome: str, *, duplicate: bool = False) -> Answer:

@@ -130,7 +130,7 @@ async def _one(bucket: Bucket, key: str, limits: Limits) -> Picture | None:
     """Return a picture; None where it is gone meanwhile, or no face."""
     try:
         data = await bucket.get(key, max_bytes=limits.bytes)
-        return Picture(key, faces.unseal(data, limits).face, data)
+        return Picture(key, faces.parse(data, limits).face, data)
     except FaceError:
         return None
     except BucketError as error:

@@ -38,7 +38,7 @@ async def fetch(config: Config, keys: tuple[str, ...], folder: Path) -> None:
             target = folder / Path(key).name
             _write_new(target, data)
             try:
-                known: dict[str, Any] = face.describe(face.unseal(data, config.limits.face).face)
+                known: dict[str, Any] = face.describe(face.parse(data, config.limits.face).face)
             except face.FaceError as error:
                 known = {"unknown": error.reason}
             click.echo(json.dumps({"file": str(target), **known}))

@@ -58,8 +58,8 @@ async def send(
     path = config.outbox.path.with_name(config.outbox.path.name + ".send")
     most = config.limits.message_bytes
     with Outbox(path, max_bytes=config.outbox.max_bytes, max_message=most) as outbox:
-        sealed = [_seal(config, outbox, file, camera) for file in files]
-        for each in sealed:
+        frozen = [_freeze(config, outbox, file, camera) for file in files]
+        for each in frozen:
             outbox.put(each, chosen=time.time()).result()
         async with relaying(config, outbox, connector(config), brief=True):
             with watching() as watch:
@@ -67,19 +67,19 @@ async def send(
     with closing(reading.open_books(path)) as db:
         states = ("stored", "sent", "waiting", "refused", "dropped", "erased")
         became = {entry.id: entry for entry in reading.entries(db, outbox.id, states)}
-    for file, each in zip(files, sealed, strict=True):
+    for file, each in zip(files, frozen, strict=True):
         entry = became[each.face.id]
         if as_json:
             known = {"id": entry.id, "state": entry.state, "reason": entry.reason, "key": each.key}
             click.echo(json.dumps({"file": str(file), **known}))
         else:
             click.echo(f"{file}: {entry.state}{f' ({entry.reason})' if entry.reason else ''} {each.key}")
-    if any(became[each.face.id].state == "waiting" for each in sealed):
+    if any(became[each.face.id].state == "waiting" for each in frozen):
         logs.complain(
             f"no receipt yet: is a store running, and the link up (`facerelay doctor`)? They wait in {path},"
             " and go with the next `facerelay send`."
         )
-    return 0 if all(became[each.face.id].state in {"stored", "sent"} for each in sealed) else 1
+    return 0 if all(became[each.face.id].state in {"stored", "sent"} for each in frozen) else 1
 
 
 async def _answered(outbox: Outbox, timeout: float, watch: Watch) -> None:  # noqa: ASYNC109 - the user's setting
@@ -97,7 +97,7 @@ def _decode(data: bytes) -> Image:
     return cast("Image", image)
 
 
-def _seal(config: Config, outbox: Outbox, file: Path, camera: str) -> face.Sealed:
+def _freeze(config: Config, outbox: Outbox, file: Path, camera: str) -> face.Frozen:
     try:
         with file.open("rb") as opened:
             data = opened.read(_MOST_BYTES + 1)

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from facerelay.edge import bulk, reading, schema
 from facerelay.edge.reserve import Reserve
 from facerelay.edge.tally import Kept, Tally, find
-from facerelay.face import SLUG, Sealed
+from facerelay.face import SLUG, Frozen
 from facerelay.topics import Ledger, Receipt
 
 log = logging.getLogger(__name__)
@@ -97,17 +97,17 @@ class Jobs:
         self._row = self._kept_row
         self._unexpired = 0
 
-    def insert(self, db: sqlite3.Connection, sealed: Sealed, chosen: float) -> None:
+    def insert(self, db: sqlite3.Connection, frozen: Frozen, chosen: float) -> None:
         """Keep a face; it is written with others at the next `flush`."""
-        face, size = sealed.face, len(sealed.data)
+        face, size = frozen.face, len(frozen.data)
         self._reserve.admit(db, size)
         self._row += 1
         waiting = Waiting(
-            self._row, face.id, sealed.sha256, face.site, face.camera, face.outbox, sealed.data, face.quality
+            self._row, face.id, frozen.sha256, face.site, face.camera, face.outbox, frozen.data, face.quality
         )
         values = (
             self._row, face.outbox, face.run, face.seq, face.id, face.site, face.camera,
-            sealed.sha256, sealed.key, size, face.quality, chosen,
+            frozen.sha256, frozen.key, size, face.quality, chosen,
         )  # fmt: skip
         self._new.append((waiting, values))
         self.tally.captured(face.outbox, face.site, face.camera, size)

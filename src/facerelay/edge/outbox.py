@@ -20,7 +20,7 @@ from facerelay.edge.reserve import means_full
 from facerelay.edge.schema import OutboxError
 from facerelay.edge.shelf import Shelf
 from facerelay.edge.writer import GroupWriter
-from facerelay.face import SLUG, Sealed
+from facerelay.face import SLUG, Frozen
 from facerelay.topics import Ledger, Receipt
 
 __all__ = ["News", "Outbox", "Waiting"]
@@ -122,24 +122,24 @@ class Outbox:
         """Return the next sequence number; a number whose face was never put is simply skipped."""
         return next(self._numbers)
 
-    def put(self, sealed: Sealed, *, chosen: float) -> Future[None]:
+    def put(self, frozen: Frozen, *, chosen: float) -> Future[None]:
         """Keep a face; it is captured once the future resolves.
 
         Args:
-            sealed: the face and its frozen bytes.
+            frozen: the face and its frozen bytes.
             chosen: when its picture was chosen, in Unix seconds: latency counts from there.
 
         Raises:
             OutboxError: larger than the message limit that both brokers share, or names that are no slugs.
         """
-        names = sealed.face.site, sealed.face.camera
+        names = frozen.face.site, frozen.face.camera
         if not all(re.fullmatch(SLUG, name) for name in names):
             raise OutboxError(f"{'/'.join(names)}: lower case letters, digits, - and _ alone")
-        if len(sealed.data) > self.max_message:
+        if len(frozen.data) > self.max_message:
             raise OutboxError(
-                f"a face of {len(sealed.data)} bytes is over limits.message_bytes = {self.max_message}"
+                f"a face of {len(frozen.data)} bytes is over limits.message_bytes = {self.max_message}"
             )
-        return self._writer.submit(lambda db: self._jobs.insert(db, sealed, chosen))
+        return self._writer.submit(lambda db: self._jobs.insert(db, frozen, chosen))
 
     def count(self, site: str, camera: str, **names: int) -> Future[None]:
         """Add to a camera's counters (`frames`, `detections`, `bytes`, …)."""

@@ -225,33 +225,33 @@ class _Transfer:
             return
         data = values[1]
         with suppress(face.FaceError):
-            sealed = face.unseal(data, _LIMITS)
-            row = self._row_of(sealed)
+            frozen = face.parse(data, _LIMITS)
+            row = self._row_of(frozen)
             if row is None:
                 return
             if not room:
                 self.left += 1
                 return
             self._db.execute("INSERT INTO pictures VALUES (?, ?)", (row, data))
-            self._correct(row, sealed)
+            self._correct(row, frozen)
 
-    def _row_of(self, sealed: face.Sealed) -> int | None:
+    def _row_of(self, frozen: face.Frozen) -> int | None:
         """Return the row that still lacks this picture; the one of the same id, should there be several."""
         found = self._db.execute(
             "SELECT row FROM faces WHERE sha256 = ? AND state IN ('waiting', 'refused')"
             " AND row NOT IN (SELECT row FROM pictures) ORDER BY id = ? DESC LIMIT 1",
-            (sealed.sha256, sealed.face.id),
+            (frozen.sha256, frozen.face.id),
         ).fetchone()
         return int(found[0]) if found else None
 
-    def _correct(self, row: int, sealed: face.Sealed) -> None:
+    def _correct(self, row: int, frozen: face.Frozen) -> None:
         """Believe the picture rather than the row: its bytes are proven."""
-        known = sealed.face
+        known = frozen.face
         update = self._db.execute(
             "UPDATE OR IGNORE faces SET outbox = ?, run = ?, seq = ?, id = ?, site = ?, camera = ?, key = ?,"
             " size = ?, quality = ? WHERE row = ?",
-            (known.outbox, known.run, known.seq, known.id, known.site, known.camera, sealed.key,
-             len(sealed.data), known.quality, row),
+            (known.outbox, known.run, known.seq, known.id, known.site, known.camera, frozen.key,
+             len(frozen.data), known.quality, row),
         )  # fmt: skip
         if not update.rowcount:  # its true row is there, and has its answer
             self._db.execute("DELETE FROM pictures WHERE row = ?", (row,))

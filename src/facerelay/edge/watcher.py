@@ -220,11 +220,11 @@ class Watcher(threading.Thread):
             clock=clock_state(),
             thinned=thinned,
         )
-        sealed = encode_face(known, image, form=form, most=self._outbox.max_message)
+        frozen = encode_face(known, image, form=form, most=self._outbox.max_message)
         chosen, pause = self._now, _FIRST_PAUSE_S
         while True:
             try:
-                self._outbox.put(sealed, chosen=chosen).result()
+                self._outbox.put(frozen, chosen=chosen).result()
                 break
             except sqlite3.OperationalError as error:
                 words = "the outbox does not take a face: %s: see that its disk has room"
@@ -235,10 +235,10 @@ class Watcher(threading.Thread):
         if self._trace.takes(known.id):
             self._trace.span(
                 known.id, "capture", start=born(known.id), end=time.time(), site=known.site,
-                camera=known.camera, bytes=len(sealed.data), quality=known.quality,
+                camera=known.camera, bytes=len(frozen.data), quality=known.quality,
             )  # fmt: skip
         if self._witness is not None:
-            self._witness.captured(sealed)
+            self._witness.captured(frozen)
         if thinned is not None:
             self._outbox.count(known.site, known.camera, **{"picture:thinned": 1})
 
@@ -266,7 +266,7 @@ def _both(
     return tell
 
 
-def encode_face(known: face.Face, image: Image, *, form: PictureFormat, most: int) -> face.Sealed:
+def encode_face(known: face.Face, image: Image, *, form: PictureFormat, most: int) -> face.Frozen:
     """Encode a crop as the settings say, and freeze it with what is known of the face.
 
     Args:
@@ -284,12 +284,12 @@ def encode_face(known: face.Face, image: Image, *, form: PictureFormat, most: in
         max_side=form.max_side,
         max_bytes=max(1, limit - len(known.exif()) - _AROUND_EXIF),
     )
-    sealed = face.seal(known, encoded)
-    if len(sealed.data) > limit:
+    frozen = face.freeze(known, encoded)
+    if len(frozen.data) > limit:
         setting = "limits.message_bytes" if limit == most else "picture.max_bytes"
         words = "camera %s: a face has %d bytes, over %s = %d, and cannot be made smaller"
-        _seldom.say(logging.WARNING, setting, words, known.camera, len(sealed.data), setting, limit)
-    return sealed
+        _seldom.say(logging.WARNING, setting, words, known.camera, len(frozen.data), setting, limit)
+    return frozen
 
 
 def _whole(box: tuple[float, float, float, float], frame: tuple[int, int]) -> tuple[int, int, int, int]:

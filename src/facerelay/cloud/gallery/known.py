@@ -19,11 +19,11 @@ def told(data: bytes, limits: face.Limits) -> dict[str, Any]:
         return {"fault": str(error)}
     about = {"format": seen.format.upper(), "width": seen.width, "height": seen.height}
     try:
-        sealed = face.unseal(data, limits)
+        frozen = face.parse(data, limits)
     except face.FaceError as error:
         return {**about, "fault": str(error)}
-    parts = {name: round(value, 4) for name, value in sealed.face.parts.items()}
-    known = {**face.describe(sealed.face), "parts": parts, **about, "sha256": sealed.sha256}
+    parts = {name: round(value, 4) for name, value in frozen.face.parts.items()}
+    known = {**face.describe(frozen.face), "parts": parts, **about, "sha256": frozen.sha256}
     return known | _tags(seen.exif or b"")
 
 

@@ -47,7 +47,7 @@ def learn(data: bytes, limits: face.Limits) -> Learnt:
     """Return what a face's bytes say; no pixel is decoded."""
     try:
         seen = picture.read(data, max_bytes=limits.bytes, max_pixels=limits.pixels)
-        known = face.unseal(data, limits).face
+        known = face.parse(data, limits).face
     except (picture.PictureError, face.FaceError) as error:
         return Learnt(fault=error.reason)
     return Learnt(known.quality, seen.width, seen.height, f"{known.outbox}-{known.run}-{known.track}")

@@ -23,7 +23,7 @@ from typing import Any, Final
 from facerelay import __version__
 from facerelay.cloud.webhook.post import Post, Reply
 from facerelay.cloud.webhook.spool import Spool, Waiting
-from facerelay.face import Sealed
+from facerelay.face import Frozen
 from facerelay.sections import Webhook as Settings
 from facerelay.seldom import Seldom
 
@@ -87,13 +87,13 @@ class Webhook:
         named = {name: self._spool.counts.get(name, 0) for name in ("delivered", "given-up", "overflow")}
         return {"waiting": self._spool.waiting, **named, "unspooled": self._unspooled}
 
-    async def add(self, sealed: Sealed) -> None:
+    async def add(self, frozen: Frozen) -> None:
         """Take a face that is in the bucket; it will be told once this returns.
 
         Where the disk does not take it that is counted: no face waits at the edge for a webhook.
         """
         try:
-            new = await self._spool.add(sealed.face.id, message(sealed))
+            new = await self._spool.add(frozen.face.id, message(frozen))
         except sqlite3.Error as error:
             self._unspooled += 1
             form = "webhook: the spool does not take a face: %s: see that its disk has room"
@@ -226,13 +226,13 @@ def sign(key: bytes, message_id: str, second: int, body: bytes) -> str:
     return "v1," + base64.b64encode(hmac.digest(key, signed, "sha256")).decode()
 
 
-def message(sealed: Sealed) -> bytes:
+def message(frozen: Frozen) -> bytes:
     """Return what is told of a face: where it lies and what is known of it, no picture."""
-    face = sealed.face
+    face = frozen.face
     data: dict[str, Any] = {
         "id": face.id, "site": face.site, "camera": face.camera,
-        "time": face.time.astimezone(UTC).isoformat(), "key": sealed.key, "sha256": sealed.sha256,
-        "bytes": len(sealed.data), "quality": round(face.quality, 4), "score": round(face.score, 4),
+        "time": face.time.astimezone(UTC).isoformat(), "key": frozen.key, "sha256": frozen.sha256,
+        "bytes": len(frozen.data), "quality": round(face.quality, 4), "score": round(face.score, 4),
         "box": list(face.box), "frame": list(face.frame), "visit": f"{face.run}-{face.track}",
     }  # fmt: skip
     told = {"type": "face.stored", "timestamp": datetime.now(UTC).isoformat(), "data": data}

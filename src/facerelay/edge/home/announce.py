@@ -92,7 +92,7 @@ class Home:
 
     def _take(self, news: News) -> None:
         if isinstance(news, Captured):
-            self._today.add(news.sealed.face.camera)
+            self._today.add(news.frozen.face.camera)
         for layout in self.layouts:
             layout.take(news)
 

@@ -75,10 +75,10 @@ class Assistant:
         """Tell of a face; of the ends of visits nothing is told."""
         if isinstance(news, Ended):
             return
-        face = news.sealed.face
+        face = news.frozen.face
         self._count(face.camera)
         if self._images:
-            self._board.show(self._names.state("image", camera=face.camera), news.sealed.data)
+            self._board.show(self._names.state("image", camera=face.camera), news.frozen.data)
         self._board.say(self._names.state("face", camera=face.camera), json.dumps(event(face)))
 
     def linked(self, up: bool | None) -> None:  # noqa: FBT001 - a state, not a switch

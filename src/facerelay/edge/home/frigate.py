@@ -89,13 +89,13 @@ class Frigate:
         await self._board.leave()
 
     def _show(self, news: Captured) -> None:
-        face = news.sealed.face
+        face = news.frozen.face
         visit = face.camera, face.track
         before = self._visits.get(visit)
         after = tracked(face, label=self._label, began=news.began, before=before)
         self._visits[visit] = after
         if self._images:
-            self._board.show(self._topic(face.camera, self._label, "snapshot"), news.sealed.data)
+            self._board.show(self._topic(face.camera, self._label, "snapshot"), news.frozen.data)
         self._say("new" if before is None else "update", before or after, after)
         if before is None:
             self._count(face.camera)

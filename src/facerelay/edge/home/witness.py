@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Final, NamedTuple, TypeAlias
 
 from facerelay.edge.eyes.watch import Seen
-from facerelay.face import Sealed
+from facerelay.face import Frozen
 
 _MOST_VISITS: Final = 1024
 
@@ -17,7 +17,7 @@ _MOST_VISITS: Final = 1024
 class Captured(NamedTuple):
     """A face that is in the outbox, and when its visit began."""
 
-    sealed: Sealed
+    frozen: Frozen
     began: datetime
 
 
@@ -65,11 +65,11 @@ class Witness:
             else:
                 self._end(track)
 
-    def captured(self, sealed: Sealed) -> None:
+    def captured(self, frozen: Frozen) -> None:
         """Take a face that came into the outbox."""
-        track = sealed.face.track
-        began, _ = self._visits.get(track, (sealed.face.time, sealed.face.time))
-        self.tell(Captured(sealed, began))
+        track = frozen.face.track
+        began, _ = self._visits.get(track, (frozen.face.time, frozen.face.time))
+        self.tell(Captured(frozen, began))
         if track in self._ending:
             self._ending.discard(track)
             self._end(track)
