@@ -24,10 +24,12 @@ from facerelay.sections import (
     Outbox,
     PictureFormat,
     Preview,
+    Seal,
     Section,
     Store,
     Topics,
     Trace,
+    Trust,
     Uplink,
     Visits,
     Webhook,
@@ -63,6 +65,8 @@ class Config(Section):
         title="Cloud broker",
         description="The broker on the other side, for the forwarder and the bridge.",
     )
+    trust: Trust = Field(Trust(), title="Trust", description="Whose word counts, once sites are enrolled.")
+    seal: Seal = Field(Seal(), title="Sealed faces", description="Pictures that only their reader can see.")
     topics: Topics = Field(Topics(), title="Topics", description="Names on the wire.")
     limits: MessageLimits = Field(MessageLimits(), title="Limits", description="What one message may be.")
     camera: tuple[Camera, ...] = Field((), title="Cameras", description="One [[camera]] each.")

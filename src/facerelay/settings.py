@@ -21,12 +21,12 @@ PREFIX: Final = "FACERELAY_"
 _NOT_SETTINGS: Final = {"FACERELAY_MEDIA", "FACERELAY_CONFIG", "FACERELAY_ALIVE", "FACERELAY_LOG"}
 _MAX_CONFIG_BYTES: Final = 1_000_000
 EDGE: Final = (
-    "site", "delivery", "qos", "direct", "broker", "cloud", "topics", "limits", "camera", "detect",
-    "visits", "picture", "preview", "outbox", "uplink", "forward",
+    "site", "delivery", "qos", "direct", "broker", "cloud", "trust", "seal", "topics", "limits",
+    "camera", "detect", "visits", "picture", "preview", "outbox", "uplink", "forward",
     "homeassistant", "frigate", "metrics", "trace",
 )  # fmt: skip
 CLOUD: Final = (
-    "delivery", "qos", "broker", "topics", "limits", "bucket", "store", "webhook", "gallery",
+    "delivery", "qos", "broker", "trust", "seal", "topics", "limits", "bucket", "store", "webhook", "gallery",
     "metrics", "trace",
 )  # fmt: skip
 

@@ -4,11 +4,12 @@ from facerelay.sections.base import Section
 from facerelay.sections.eyes import Camera, Detect, PictureFormat, Preview, Visits
 from facerelay.sections.home import Frigate, HomeAssistant, Webhook
 from facerelay.sections.keeping import Bucket, Gallery, Outbox, Store
+from facerelay.sections.trust import Seal, Trust
 from facerelay.sections.watching import Metrics, Trace
 from facerelay.sections.wire import Broker, Forward, MessageLimits, Topics, Uplink
 
 __all__ = [
     "Broker", "Bucket", "Camera", "Detect", "Forward", "Frigate", "Gallery", "HomeAssistant",
-    "MessageLimits", "Metrics", "Outbox", "PictureFormat", "Preview", "Section", "Store", "Topics", "Trace",
-    "Uplink", "Visits", "Webhook",
+    "MessageLimits", "Metrics", "Outbox", "PictureFormat", "Preview", "Seal", "Section", "Store", "Topics",
+    "Trace", "Trust", "Uplink", "Visits", "Webhook",
 ]  # fmt: skip
