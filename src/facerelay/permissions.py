@@ -5,6 +5,7 @@ One table for all brokers: each writes it in its own way. What is not here is re
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Final
 
@@ -42,7 +43,7 @@ def permissions(owner: Owner, faces: FaceTopic) -> Permissions:
     name = owner.name
     if owner.role == "site":
         return Permissions(
-            publish=(faces.publish(name, "+"), topics.site_ledgers(name), topics.link(name)),
+            publish=(_any(faces.publish(name, "+")), topics.site_ledgers(name), topics.link(name)),
             subscribe=(topics.site_receipts(name), topics.HELLOS),
         )
     if owner.role == "store":
@@ -52,3 +53,13 @@ def permissions(owner: Owner, faces: FaceTopic) -> Permissions:
     if owner.role == "gallery":
         return Permissions(publish=(), subscribe=(_ANY_RECEIPTS,))
     return NONE
+
+
+def apart(faces: FaceTopic) -> bool:
+    """Whether a topic of faces keeps sites apart: two of them have no topic in common."""
+    return not topics.overlap(_any(faces.publish("a", "+")), _any(faces.publish("b", "+")))
+
+
+def _any(topic: str) -> str:
+    """Return a filter whose wildcards fill their levels, as MQTT has it: `door-+` is `+`."""
+    return re.sub(r"[^/]*\+[^/]*", "+", topic)

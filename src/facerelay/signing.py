@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final, Literal, cast
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
@@ -26,7 +26,7 @@ from facerelay.face import SLUG
 SIGNATURE_BYTES: Final = 64
 KEY_ID_BYTES: Final = 8
 
-Domain = Literal["receipts", "hello", "sealed face"]
+Domain = Literal["receipts", "hello", "sealed face", "proof"]
 Role = Literal["site", "store", "gallery", "broker"]
 
 _HALF: Final = 32
@@ -34,6 +34,9 @@ _MAX_PEM: Final = 65_536
 _HASH: Final = ec.ECDSA(hashes.SHA256())
 _NAME: Final = re.compile(rf"(site|store|gallery|broker)\.({SLUG})", re.ASCII)
 _TAIL: Final = re.compile(rb',"key":"([0-9a-f]{16})","signature":"([A-Za-z0-9_-]{86})"\}')
+_ODD: Final = (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion)
+"""What the library raises of certificates and keys that are malformed, each at another part of them."""
+
 _TAIL_BYTES: Final = 8 + 16 + 15 + 86 + 2
 
 
@@ -68,15 +71,20 @@ class PublicKey:
 
     Attributes:
         id: 16 hex digits, of the sha256 of the key's SubjectPublicKeyInfo.
+        uri: its name in the certificate.
         owner: whose it is.
     """
 
     def __init__(self, certificate: x509.Certificate, *, revoked: bool = False) -> None:
-        key = certificate.public_key()
+        try:
+            key = certificate.public_key()
+        except _ODD:
+            raise SignatureError("a certificate whose key cannot be read") from None
         if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
             raise SignatureError("a key that is not on P-256")
         self._key = key
         self.id = _id(key)
+        self.uri = key_uri(key)
         self.owner = _owner(certificate, revoked=revoked)
 
     def verify(self, domain: Domain, message: bytes, signature: bytes) -> None:
@@ -114,7 +122,7 @@ class Signer:
         pem = _read(key)
         try:
             private = load_pem_private_key(pem, password=None)
-        except (ValueError, TypeError) as error:
+        except _ODD as error:
             raise KeyFileError(f"{key}: not a private key in PEM without a password") from error
         try:
             self.public = PublicKey(self.certificate)
@@ -173,7 +181,7 @@ class Authority:
         pem = _read(path)
         try:
             self._certificates = x509.load_pem_x509_certificates(pem)
-        except ValueError:
+        except _ODD:
             raise KeyFileError(f"{path}: not a certificate in PEM") from None
 
     def admit(self, certificate: x509.Certificate, *, revoked: bool = False) -> PublicKey:
@@ -185,10 +193,15 @@ class Authority:
         for one in self._certificates:
             try:
                 certificate.verify_directly_issued_by(one)
-            except (ValueError, TypeError, InvalidSignature):
+            except (*_ODD, InvalidSignature):
                 continue
             return PublicKey(certificate, revoked=revoked)
         raise SignatureError("a certificate that the site authority did not issue")
+
+
+def key_uri(key: ec.EllipticCurvePublicKey) -> str:
+    """Return a key's own name: the URI in a client's certificate by which NATS tells one from another."""
+    return f"urn:facerelay:key:{_id(key)}"
 
 
 def read_certificate(path: Path) -> x509.Certificate:
@@ -200,7 +213,7 @@ def read_certificate(path: Path) -> x509.Certificate:
     pem = _read(path)
     try:
         return x509.load_pem_x509_certificate(pem)
-    except ValueError:
+    except _ODD:
         raise KeyFileError(f"{path}: not a certificate in PEM") from None
 
 
@@ -212,12 +225,15 @@ def der_certificate(data: bytes) -> x509.Certificate:
     """
     try:
         return x509.load_der_x509_certificate(data)
-    except ValueError:
+    except _ODD:
         raise SignatureError("a certificate that cannot be read") from None
 
 
 def _owner(certificate: x509.Certificate, *, revoked: bool) -> Owner:
-    names = certificate.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
+    try:
+        names = certificate.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
+    except _ODD:
+        raise SignatureError("a certificate whose subject cannot be read") from None
     found = _NAME.fullmatch(str(names[0].value)) if len(names) == 1 else None
     if found is None:
         raise SignatureError("a certificate whose common name is not <role>.<name>")

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 import signal
-import socket
 import sys
 import time
 from collections.abc import Iterator
@@ -18,13 +16,13 @@ from typing import Any, Final
 import click
 from rich.console import Console
 
-from facerelay import settings
+from facerelay import private, settings
 from facerelay.cloud.contract import BucketError
 from facerelay.commands import books, logs
 from facerelay.commands.exits import Exit
-from facerelay.commands.init import CLOUD_METRICS, write_secret
+from facerelay.commands.init import CLOUD_METRICS
 from facerelay.commands.show import Screen
-from facerelay.commands.supervise import FallenError, Role, free_ports, ours
+from facerelay.commands.supervise import FallenError, Role, answers, free_ports, mosquitto, ours
 from facerelay.config import Config
 from facerelay.edge.cameras.camera import SCENE, expand, redact
 from facerelay.edge.schema import OutboxError
@@ -34,7 +32,6 @@ from facerelay.topics import Ledger
 _START_S: Final = 30.0
 _DRAIN_S: Final = 10.0
 _LOOK_S: Final = 0.1
-_MOSQUITTO_PLACES: Final = "/usr/sbin:/usr/local/sbin:/opt/homebrew/sbin"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +91,7 @@ def _configure(options: Options, cameras: list[tuple[str, str]], folder: Path) -
     """Write the two sides' settings, as a user would, and read them back."""
     edge_url, cloud_url = (f"mqtt://127.0.0.1:{port}" for port in free_ports(2))
     pace = not options.until_end if options.pace is None else options.pace
-    page = 8080 if _is_free(8080) else free_ports(1)[0]
+    page = free_ports(1)[0] if answers(8080) else 8080
     values: dict[str, dict[str, Any]] = {
         "edge": {
             "site": "demo", "broker": {"url": edge_url, "data": "edge-broker"}, "cloud": {"url": cloud_url},
@@ -108,7 +105,7 @@ def _configure(options: Options, cameras: list[tuple[str, str]], folder: Path) -
     }  # fmt: skip
     sides = {"edge": (*settings.EDGE, "bucket"), "cloud": settings.CLOUD}
     for side, names in sides.items():
-        write_secret(folder / f"{side}.toml", settings.template(names, values[side]))
+        private.create(folder / f"{side}.toml", settings.template(names, values[side]).encode())
     edge, cloud = (settings.load(folder / f"{side}.toml", flags=options.flags) for side in sides)
     return edge, cloud
 
@@ -146,14 +143,11 @@ def _mosquitto(config: Config, folder: Path, *, bridged: bool) -> list[str]:
     from facerelay.commands.bridge import bridge_config  # noqa: PLC0415 - where Mosquitto is asked for
     from facerelay.link.mosquitto import mosquitto_listener  # noqa: PLC0415 - as above
 
-    program = shutil.which("mosquitto") or shutil.which("mosquitto", path=_MOSQUITTO_PLACES)
-    if program is None:
-        raise ConfigError("mosquitto is not installed: apt-get install mosquitto, or leave out the option")
     folder.mkdir(parents=True, exist_ok=True)
     text = mosquitto_listener(config.broker, data=folder, max_message=config.limits.message_bytes)
     path = folder / "mosquitto.conf"
-    write_secret(path, text + (bridge_config(config) if bridged else ""))
-    return [program, "-c", str(path)]
+    private.create(path, (text + (bridge_config(config) if bridged else "")).encode())
+    return mosquitto(path, instead="leave out the option")
 
 
 def _play(roles: list[Role], edge: Config, cloud: Config) -> int:
@@ -230,13 +224,7 @@ def _wait_for(port: int, role: Role) -> None:
     until = time.monotonic() + _START_S
     while time.monotonic() < until:
         role.look()
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
+        if answers(port):
+            return
         time.sleep(_LOOK_S)
     raise FallenError(f"{role.name} does not answer on port {port}: {role.last_words()}")
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) != 0

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any, Final
 
-from facerelay import settings
+from facerelay import private, settings
 
 CLOUD_METRICS: Final = 9480
 """The first port of the cloud's metrics, so that both sides may share a machine."""
@@ -32,17 +31,6 @@ _FIRST: Final[dict[str, tuple[tuple[str, ...], dict[str, Any]]]] = {
 }
 
 
-def write_secret(path: Path, text: str) -> None:
-    """Write a new file that its owner alone can read, from its first byte on.
-
-    Raises:
-        FileExistsError: there is one.
-    """
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-    with os.fdopen(os.open(path, flags, 0o600), "w", encoding="utf-8") as file:
-        file.write(text)
-
-
 def write(side: str, path: Path) -> list[str]:
     """Write the configuration of one side, never over a file, and return the commands that come next.
 
@@ -52,7 +40,7 @@ def write(side: str, path: Path) -> list[str]:
     names, values = _FIRST[side]
     text = settings.template(names, values)
     try:
-        write_secret(path, text)
+        private.create(path, text.encode())
     except FileExistsError:
         raise settings.ConfigError(f"{path}: exists; name another file, or remove it first") from None
     except OSError as error:

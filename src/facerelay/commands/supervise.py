@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
+
+from facerelay.settings import ConfigError
 
 log = logging.getLogger(__name__)
 
@@ -19,6 +23,18 @@ _END_S: Final = 10.0
 _FALLS: Final = 20
 _AGAIN_S: Final = 0.5
 _LAST_BYTES: Final = 4096
+_MOSQUITTO_PLACES: Final = "/usr/sbin:/usr/local/sbin:/opt/homebrew/sbin"
+
+# 1 is PR_SET_PDEATHSIG; a `preexec_fn` would run between fork and exec, where Python is not safe.
+_BOUND: Final = """
+import os, sys
+if sys.platform == "linux":
+    import ctypes, signal
+    ctypes.CDLL(None).prctl(1, int(signal.SIGTERM))
+    if os.getppid() != int(sys.argv[1]):
+        sys.exit("the parent is gone")
+os.execv(sys.argv[2], sys.argv[2:])
+"""
 
 
 class FallenError(Exception):
@@ -32,19 +48,20 @@ class Role:
     Attributes:
         name: what people call it; its log is `<name>.log`.
         command: how it is started.
+        log: where it speaks; None: where we do.
         lasting: whether it should run until it is told to end.
     """
 
     name: str
     command: Sequence[str]
-    log: Path
+    log: Path | None = None
     lasting: bool = True
     process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
     falls: int = 0
 
     def start(self) -> None:
         """Start it, out of reach of the terminal's Ctrl-C: it is ended in its turn."""
-        with self.log.open("ab") as out:
+        with self.log.open("ab") if self.log else nullcontext() as out:
             self.process = subprocess.Popen(  # noqa: S603 - our own command line
                 self.command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True
             )
@@ -77,6 +94,8 @@ class Role:
 
     def last_words(self) -> str:
         """Return the last line of its log."""
+        if self.log is None:
+            return "its words stand above"
         with self.log.open("rb") as file:
             file.seek(max(0, self.log.stat().st_size - _LAST_BYTES))
             lines = file.read().decode(errors="replace").strip().splitlines()
@@ -86,6 +105,29 @@ class Role:
 def ours(*words: str) -> list[str]:
     """Return the command line of one of our roles, which ends with this process."""
     return [sys.executable, "-m", "facerelay", "--parent", str(os.getpid()), *words]
+
+
+def mosquitto(conf: Path, *, instead: str) -> list[str]:
+    """Return the command line of Mosquitto, which on Linux ends with this process, too.
+
+    Args:
+        conf: its configuration.
+        instead: what to do where it is not installed.
+
+    Raises:
+        ConfigError: it is not installed.
+    """
+    program = shutil.which("mosquitto") or shutil.which("mosquitto", path=_MOSQUITTO_PLACES)
+    if program is None:
+        raise ConfigError(f"mosquitto is not installed: apt-get install mosquitto, or {instead}")
+    bound = [sys.executable, "-I", "-S", "-c", _BOUND, str(os.getpid())]
+    return [*bound, program, "-c", str(conf.absolute())]
+
+
+def answers(port: int) -> bool:
+    """Whether somebody listens on a port of loopback."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def free_ports(count: int) -> list[int]:
