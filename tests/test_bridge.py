@@ -7,6 +7,7 @@ import pytest
 import servers
 from facerelay.config import Broker
 from facerelay.link.bridge import mosquitto_bridge
+from facerelay.link.greeting import client_id
 from facerelay.link.session import Session
 from test_session import run, session, take_one
 
@@ -134,6 +135,7 @@ def test_what_the_broker_as_a_whole_needs_is_named() -> None:
 
 
 def test_tls_and_credentials_become_lines(tmp_path: Path) -> None:
+    (tmp_path / "k.pem").write_text("a key")
     secure = Broker(
         url="mqtts://cloud.example",
         username="home",
@@ -141,6 +143,7 @@ def test_tls_and_credentials_become_lines(tmp_path: Path) -> None:
         ca=tmp_path / "ca.pem",
         cert=tmp_path / "c.pem",
         key=tmp_path / "k.pem",
+        alpn="x-amzn-mqtt-ca",
     )
     text = mosquitto_bridge(
         cloud=secure, site="home", faces="faces/+/+", qos=2, delivery="broker", max_message=1_000_000
@@ -152,11 +155,14 @@ def test_tls_and_credentials_become_lines(tmp_path: Path) -> None:
         f"bridge_cafile {tmp_path}/ca.pem",
         f"bridge_certfile {tmp_path}/c.pem",
         f"bridge_keyfile {tmp_path}/k.pem",
+        "bridge_alpn x-amzn-mqtt-ca",
+        f"remote_clientid {client_id('home-bridge', secure)}",
         "topic faces/+/+ out 2",
         "cleansession false",
         "bridge_max_packet_size 1001024",
     ):
         assert f"\n{line}\n" in text
+    assert client_id("home-bridge", secure) != "home-bridge"
 
 
 @pytest.mark.parametrize("bad", ["two\nlines", " outer", "nul\x00"])

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 import servers
 from facerelay.config import Broker
@@ -47,7 +48,10 @@ def servers_of(folder: Path) -> list[int]:
 
 def listeners(pid: int) -> list[str]:
     """Addresses a process listens on, in the kernel's hexadecimal."""
-    inodes = {str(fd.readlink()) for fd in Path(f"/proc/{pid}/fd").iterdir()}
+    inodes = set()
+    for fd in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # closed since
+            inodes.add(str(fd.readlink()))
     rows = [
         row.split() for name in ("tcp", "tcp6") for row in Path(f"/proc/net/{name}").read_text().splitlines()
     ]
@@ -132,13 +136,16 @@ def test_tls_with_a_password(tmp_path: Path) -> None:
     ("fields", "words"),
     [
         (
-            {"url": "mqtt://0.0.0.0:1883"},
+            {"url": "mqtt://127.0.0.1:1883", "listen": "0.0.0.0"},  # noqa: S104 - what is refused
             "mqtts:// url with server_cert and server_key and username and password",
         ),
-        ({"url": "mqtt://192.0.2.1", "username": "a", "password": "b"}, "needs an mqtts:// url"),
+        (
+            {"url": "mqtt://127.0.0.1", "listen": "192.0.2.1", "username": "a", "password": "b"},
+            "needs an mqtts:// url",
+        ),
         (
             {"url": "mqtts://cam.example", "server_cert": "c", "server_key": "k"},
-            "needs username and password",
+            "needs username and password, or trust.devices",
         ),
         ({"url": "mqtts://127.0.0.1"}, "needs server_cert and server_key"),
         ({"url": "mqtt://127.0.0.1", "username": "a"}, "go together"),
@@ -148,7 +155,14 @@ def test_what_would_expose_it_is_refused_by_the_name_of_the_setting(
     fields: dict[str, Any], words: str
 ) -> None:
     with pytest.raises(BrokerError, match=words):
-        settings(Broker(**fields), max_message=1)
+        settings(Broker(**fields).listening, max_message=1)
+
+
+@pytest.mark.parametrize("url", ["mqtt://0.0.0.0:1883", "mqtt://192.0.2.1", "mqtt://cam.example"])
+def test_without_tls_beyond_this_machine_it_is_refused_and_says_what_to_do(url: str) -> None:
+    with pytest.raises(ValidationError, match="write mqtts://host:port, or set allow_insecure = true"):
+        Broker(url=url)
+    assert Broker(url=url, allow_insecure=True).url == url
 
 
 def test_it_may_be_exposed_on_purpose() -> None:

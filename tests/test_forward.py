@@ -1,6 +1,6 @@
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -13,7 +13,8 @@ from facerelay.link.forward import forward
 from facerelay.link.pipe import Pipe
 from facerelay.link.session import Session
 from fake_server import fake_server
-from test_session import WAIT_S, run, session, take_one, until
+from test_session import WAIT_S, run, session, take_one
+from waiting import running, until
 
 QUEUES = "max_queued_messages 20000\nmax_inflight_messages 100\n"
 
@@ -28,16 +29,10 @@ async def forwarding(edge: servers.Server, cloud: servers.Server, **options: Any
         "window": 256,
         "max_message": 1_000_000,
     }
-    task = asyncio.create_task(
+    async with running(
         forward(edge=Broker(url=edge.url), cloud=Broker(url=cloud.url), **(settings | options))
-    )
-    try:
+    ):
         yield
-        assert not task.done(), task.exception()
-    finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
 
 
 async def state(watch: Session, wanted: bytes) -> None:

@@ -1,7 +1,7 @@
 import asyncio
 import logging
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -13,6 +13,7 @@ from facerelay.link import wire
 from facerelay.link.rival import Rival
 from facerelay.link.session import Message, NotConnectedError, Session, Will
 from fake_server import fake_server
+from waiting import until
 
 WAIT_S = 30.0
 
@@ -31,12 +32,6 @@ async def take_one(source: Session) -> Message:
     message.ack()
     message.ack()
     return message
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(WAIT_S):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 def run(test: Awaitable[None]) -> None:

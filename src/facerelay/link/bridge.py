@@ -2,16 +2,18 @@
 
 from facerelay import topics
 from facerelay.config import Broker
+from facerelay.link.greeting import client_id
 
 _HEADER_BYTES = 1_024
 _HEAD = """\
-# Faces, ledgers and the link state of {site} up, receipts and stores' hellos down, nothing else.
+# Faces, ledgers and the link state of {site} up, receipts and stores' hellos down. Mosquitto would take other
+# topics from the cloud's broker as well: this trusts whoever runs that one; `facerelay forward` does not.
 # Written by `facerelay bridge mosquitto`; include it from mosquitto.conf (include_dir), readable by
 # mosquitto alone: it may hold a password.
 
 connection facerelay-{site}
 address {host}:{port}
-remote_clientid {site}-bridge
+remote_clientid {client_id}
 bridge_protocol_version mqttv311
 """
 # Receipts come at QoS 0. At 1 the bridge would answer each with a few bytes, for which the other side's TCP
@@ -71,7 +73,8 @@ def mosquitto_bridge(
     """
     clean = delivery != "broker"
     most = max(max_message, topics.MAX_MESSAGE_BYTES)
-    text = _HEAD.format(site=site, host=cloud.host, port=cloud.port)
+    name = client_id(f"{site}-bridge", cloud)
+    text = _HEAD.format(site=site, host=cloud.host, port=cloud.port, client_id=name)
     text += "".join(f"{name} {_plain(name, value)}\n" for name, value in _credentials(cloud))
     text += _TOPICS.format(
         faces=_word("the topic of faces", faces),
@@ -102,6 +105,8 @@ def _credentials(cloud: Broker) -> list[tuple[str, str]]:
         lines.append(("bridge_capath", "/etc/ssl/certs"))
     else:
         lines.append(("bridge_cafile", str(cloud.ca.absolute())))
+    if cloud.alpn is not None:
+        lines.append(("bridge_alpn", cloud.alpn))
     if cloud.cert is not None and cloud.key is not None:
         lines.append(("bridge_certfile", str(cloud.cert.absolute())))
         lines.append(("bridge_keyfile", str(cloud.key.absolute())))

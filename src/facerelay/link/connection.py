@@ -60,6 +60,7 @@ class Connection(asyncio.BufferedProtocol):
         heartbeat: Heartbeat,
         on_oversize: Callable[[str, int], None],
         on_lost: Callable[[], None],
+        plainly: Callable[[Exception], str] = str,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._inbox = inbox
@@ -69,6 +70,7 @@ class Connection(asyncio.BufferedProtocol):
         self._heartbeat = heartbeat
         self._on_oversize = on_oversize
         self._on_lost = on_lost
+        self._plainly = plainly
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._reason: Exception | None = None
@@ -181,8 +183,9 @@ class Connection(asyncio.BufferedProtocol):
         self._reason = self._reason or exc or ConnectionError(CLOSED)
         if self._timer is not None:
             self._timer.cancel()
-        self.lost.set_result(str(self._reason))
-        self._flight.fail(NotConnectedError(f"not connected any more: {self._reason}"))
+        why = self._plainly(self._reason)
+        self.lost.set_result(why)
+        self._flight.fail(NotConnectedError(f"not connected any more: {why}"))
         self._writable.set()
         self._on_lost()
 

@@ -94,7 +94,9 @@ async def forward(
         tell_edge = partial(at_edge.say, edge_out, is_up)
         tell_cloud = partial(at_cloud.say, cloud_out, lambda: True)
         up_pipe = Pipe(edge_in, cloud_out, qos=qos, retain=_retained, probe=tell_cloud)
-        down_pipe = Pipe(cloud_in, edge_out, qos=1, retain=_retained, probe=tell_edge)
+        down_pipe = Pipe(
+            cloud_in, edge_out, qos=1, retain=_retained, probe=tell_edge, wanted=partial(_is_down, site)
+        )
         if meters is not None:
             sessions = {("edge", "in"): edge_in, ("edge", "out"): edge_out,
                         ("cloud", "in"): cloud_in, ("cloud", "out"): cloud_out}  # fmt: skip
@@ -158,6 +160,11 @@ class _Herald:
             with suppress(NotConnectedError, TimeoutError):
                 async with asyncio.timeout(_FAREWELL_S):
                     await session.publish(self._topic, topics.DOWN, qos=1, retain=True)
+
+
+def _is_down(site: str, topic: str) -> bool:
+    """Whether a topic goes down: the site's broker has others, that switch cameras off or open doors."""
+    return topic.startswith((f"receipts/{site}/", "stores/"))
 
 
 def _retained(topic: str) -> bool:

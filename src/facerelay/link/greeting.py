@@ -1,5 +1,7 @@
 """What the broker says when a session begins, and what follows from it."""
 
+import asyncio
+import hmac
 import logging
 import os
 import re
@@ -7,8 +9,14 @@ import ssl
 from collections.abc import Sequence
 
 from facerelay.config import Broker
+from facerelay.link.tls import TlsFileError, tls_trouble
+from facerelay.mqtt import NotConnectedError
 
 _log = logging.getLogger(__name__)
+_CLIENT_ID = b"facerelay client id 1\0"
+_ID_BYTES = 8
+_ALERT_S = 1.0
+_MOST_KEY_BYTES = 65_536
 _FAVOURS = re.compile(r"\$SYS/.+|link/[^/]+/reset")
 _REFUSALS = {
     1: "it does not speak MQTT 3.1.1",
@@ -17,19 +25,42 @@ _REFUSALS = {
     4: "the user name or password is wrong: check username and password of this broker",
     5: "not authorised: check username and password of this broker, and its access list",
 }
+_NOT_AUTHORISED = frozenset({4, 5})
+_NOT_ENROLLED = (
+    "not authorised: was our certificate ({cert}) revoked? Else this machine is not enrolled at this broker"
+)
 
 
 class RefusedError(Exception):
     """The broker answered, and refused the connection or a subscription."""
 
 
-def see_connack(code: int, *, client_id: str) -> None:
+async def hear_out(lost: asyncio.Future[str]) -> None:
+    """Leave the broker a moment for its word on our certificate.
+
+    TLS 1.3 gives it after the handshake, together with the connection's end. What we send meanwhile makes a
+    reset of that end, which takes the word with it.
+
+    Args:
+        lost: done when the connection is no more; its result says why.
+
+    Raises:
+        NotConnectedError: the broker ended the connection.
+    """
+    await asyncio.wait([lost], timeout=_ALERT_S)
+    if lost.done():
+        raise NotConnectedError(lost.result())
+
+
+def see_connack(code: int, *, client_id: str, broker: Broker) -> None:
     """Check that the broker takes us.
 
     Raises:
         RefusedError: it does not; the message says why.
     """
     if code:
+        if code in _NOT_AUTHORISED and broker.cert is not None and broker.username is None:
+            raise RefusedError(f"the broker refused us: {_NOT_ENROLLED.format(cert=broker.cert)}")
         why = _REFUSALS.get(code, f"code {code}").format(client_id=client_id)
         raise RefusedError(f"the broker refused us: {why}")
 
@@ -49,17 +80,34 @@ def see_suback(url: str, filters: Sequence[tuple[str, int]], granted: Sequence[i
             _log.warning("%s: %s is granted at QoS %d, not %d", url, name, given, qos)
 
 
-def plainly(error: Exception) -> str:
-    """Return why a connection could not be made, as a person would say it."""
+def plainly(error: Exception, broker: Broker) -> str:
+    """Return why a connection could not be made, or ended, as a person would say it."""
+    if isinstance(error, ssl.SSLError):
+        return tls_trouble(error, broker)
     if isinstance(error, ConnectionError) and error.errno:
         return os.strerror(error.errno).lower()  # asyncio's own words are of calls and tuples
     return str(error) or "it does not answer"
 
 
-def tls_context(broker: Broker) -> ssl.SSLContext:
-    """Return what checks the broker's certificate, and shows ours if there is one."""
-    context = ssl.create_default_context(cafile=broker.ca)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    if broker.cert is not None and broker.key is not None:
-        context.load_cert_chain(broker.cert, broker.key)
-    return context
+def client_id(plain: str, broker: Broker) -> str:
+    """Return the client id by which a broker knows us.
+
+    A broker ends a connection whose client id another one brings, and most do not ask whose certificate that
+    is. So one who has a certificate has an id that nobody can guess: it ends with 16 hex digits made from the
+    key, which are the same after a restart, and others once the key is renewed.
+
+    Args:
+        plain: readable, and unique at the broker among those who mean well.
+        broker: with the key of our certificate, if we have one.
+
+    Raises:
+        TlsFileError: the key cannot be read.
+    """
+    if broker.key is None or not broker.tls:
+        return plain
+    try:
+        with broker.key.open("rb") as file:
+            key = file.read(_MOST_KEY_BYTES)
+    except OSError as error:
+        raise TlsFileError(f"key: {broker.key}: {error.strerror}") from None
+    return f"{plain}-{hmac.digest(key, _CLIENT_ID + plain.encode(), 'sha256')[:_ID_BYTES].hex()}"

@@ -41,11 +41,12 @@ def _forwarder(sessions: Mapping[tuple[str, str], Session], pipes: Mapping[str, 
         yield Reading(c.GIVEN_UP, (direction,), pipe.given_up)
 
 
-def nats(port: Callable[[], int | None]) -> Source:
+def nats(port: Callable[[], int | None], refused: Mapping[str, int]) -> Source:
     """Return a source of the embedded broker's figures, as it tells them on loopback.
 
     Args:
         port: returns where, once that is known.
+        refused: how often it refused what.
     """
 
     async def read() -> Iterator[Reading]:
@@ -55,13 +56,17 @@ def nats(port: Callable[[], int | None]) -> Source:
             kept = await _told(where, "/jsz") if where else {}
         except (OSError, ValueError, TimeoutError):
             told = kept = {}
-        return _broker(told, kept)
+        return _broker(told, kept, refused)
 
     return read
 
 
-def _broker(told: Mapping[str, Any], kept: Mapping[str, Any]) -> Iterator[Reading]:
+def _broker(
+    told: Mapping[str, Any], kept: Mapping[str, Any], refused: Mapping[str, int]
+) -> Iterator[Reading]:
     yield Reading(c.BROKER_UP, (), int(bool(told)))
+    for what, count in refused.items():
+        yield Reading(c.BROKER_REFUSED, (what,), count)
     if not told:
         return
     yield Reading(c.BROKER_CLIENTS, (), told["connections"])

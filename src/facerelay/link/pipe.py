@@ -38,11 +38,12 @@ class Pipe:
         retain: Which topics are retained at the target. The first broker clears the flag of what it
             passes on to a subscription that stands (MQTT 3.3.1.3), so only the topic can tell.
         probe: Publishes what the target's broker surely takes, and returns once it did.
+        wanted: Which topics are carried: a hostile broker sends others than were asked for, too.
 
     Attributes:
         carried: Messages that the target's broker has.
         bytes: Of their payloads.
-        given_up: Messages that the target's broker would not take.
+        given_up: Messages that the target's broker would not take, or nobody asked for.
     """
 
     def __init__(
@@ -53,12 +54,14 @@ class Pipe:
         qos: int,
         retain: Callable[[str], bool] = lambda _: False,
         probe: Callable[[], Awaitable[None]] | None = None,
+        wanted: Callable[[str], bool] = lambda _: True,
     ) -> None:
         self._source = source
         self._target = target
         self._qos = qos
         self._retain = retain
         self._probe = probe
+        self._wanted = wanted
         self._held: dict[int, Message] = {}
         self._serials = count()
         self._fruitless = 0
@@ -89,8 +92,8 @@ class Pipe:
             for serial in self._held:
                 group.create_task(self._carry(serial))
             async for message in self._source:
-                if not _deliverable(message.topic):
-                    self._refuse(message)
+                if fault := self._fault(message.topic):
+                    self._refuse(message, fault)
                     continue
                 serial = next(self._serials)
                 self._held[serial] = message
@@ -119,12 +122,16 @@ class Pipe:
         self.bytes += len(message.payload)
         self._held.pop(serial).ack()
 
-    def _refuse(self, message: Message) -> None:
+    def _fault(self, topic: str) -> str:
+        """Return why a topic is not carried; empty where it is."""
+        if not _deliverable(topic):
+            return "brokers do not take the topic"
+        return "" if self._wanted(topic) else "nobody asked for the topic"
+
+    def _refuse(self, message: Message, fault: str) -> None:
         message.ack()
         self.given_up += 1
-        self._seldom.say(
-            logging.ERROR, "topic", "given up: brokers do not take the topic %s", shown(message.topic)
-        )
+        self._seldom.say(logging.ERROR, fault, "given up: %s %s", fault, shown(message.topic))
 
     def _blame(self, serial: int) -> None:
         self._fruitless = _FRUITLESS  # the next connection begins with care too

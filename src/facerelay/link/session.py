@@ -11,10 +11,11 @@ from typing import Any, Self, TypeVar
 from facerelay.config import Broker
 from facerelay.link import wire
 from facerelay.link.connection import CLOSED, Connection, Memory
-from facerelay.link.greeting import RefusedError, plainly, see_connack, see_suback, tls_context
+from facerelay.link.greeting import RefusedError, client_id, hear_out, plainly, see_connack, see_suback
 from facerelay.link.heartbeat import Heartbeat
 from facerelay.link.inbox import Inbox, Message
 from facerelay.link.rival import Rival
+from facerelay.link.tls import tls_context
 from facerelay.mqtt import NotConnectedError, Will
 from facerelay.seldom import Seldom
 from facerelay.topics import shown
@@ -26,6 +27,7 @@ _log = logging.getLogger(__name__)
 _FIRST_DELAY_S = 0.2
 _LAST_DELAY_S = 10.0
 _ANSWER_S = 10.0
+_WITHOUT_A_WORD = " and did not say why: are certificate, client id, topics and alpn as it wants them?"
 _SYSTEM_RANDOM = random.SystemRandom()
 
 
@@ -41,7 +43,8 @@ class Session:
 
     Args:
         broker: Where, and as whom.
-        client_id: Unique at the broker; with `clean=False` the name of the state it keeps.
+        client_id: Unique at the broker; with `clean=False` the name of the state it keeps. With a certificate
+            it goes on the wire with an end that nobody can guess.
         subscribe: Topic filters and their QoS. The broker may refuse `$SYS/…` and `link/<site>/reset`.
         clean: Whether the broker forgets us when we leave.
         window: Messages without acknowledgement, at most.
@@ -83,12 +86,13 @@ class Session:
         self._stuck_s = stuck_s
         self._memory = Memory()
         self._inbox = Inbox(window=window, window_bytes=window_bytes)
-        self._tls = tls_context(broker) if broker.tls else None
+        if broker.tls:
+            tls_context(broker)  # files that cannot be used are told at once
         self._connection: Connection | None = None
         self._up = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._said = ""
-        self._closing = False
+        self._closing = self._wary = False
         self._hurry = asyncio.Event()
         self._seldom = Seldom(_log)
         self.oversize = self._resets = 0
@@ -182,7 +186,9 @@ class Session:
             except RefusedError as error:
                 reason, delay = str(error), _LAST_DELAY_S
             except (OSError, NotConnectedError, ValueError) as error:
-                reason = plainly(error)
+                reason = plainly(error, self._broker)
+                if reason == CLOSED and self._broker.tls:
+                    reason += _WITHOUT_A_WORD
             except Exception as error:  # noqa: BLE001 - a session that ended in silence would never come back
                 _log.exception("a fault of ours; the session goes on")
                 reason, delay = f"a fault of ours: {type(error).__name__}", _LAST_DELAY_S
@@ -216,7 +222,15 @@ class Session:
         self._inbox.on_space = connection.resume
         self._connection = connection
         try:
-            await self._introduce(connection)
+            if self._wary:
+                await hear_out(connection.lost)
+            self._wary = self._broker.tls
+            answer = await self._introduce(connection)
+            self._wary = False
+            see_connack(answer.code, client_id=self._client_id, broker=self._broker)
+            if not answer.session_present:
+                self._memory.received.clear()
+            connection.recall()
             await self._subscribe(connection)
             self._say("")
             self._set_up(up=True)
@@ -236,20 +250,24 @@ class Session:
                 heartbeat=heartbeat,
                 on_oversize=self._discarded,
                 on_lost=lambda: self._set_up(up=False),
+                plainly=lambda error: plainly(error, self._broker),
             )
+
+        # Made each time: certificates are renewed while we run.
+        tls = tls_context(self._broker) if self._broker.tls else None
 
         # Not wait_for: in Python 3.11 it loses a cancellation that comes as the dial ends.
         async with asyncio.timeout(_ANSWER_S):
             # asyncio sets TCP_NODELAY by itself.
             _, connection = await asyncio.get_running_loop().create_connection(
-                protocol, self._broker.host, self._broker.port, ssl=self._tls
+                protocol, self._broker.host, self._broker.port, ssl=tls
             )
         return connection
 
-    async def _introduce(self, connection: Connection) -> None:
+    async def _introduce(self, connection: Connection) -> wire.ConnAck:
         connection.send(
             wire.connect(
-                client_id=self._client_id,
+                client_id=client_id(self._client_id, self._broker),
                 clean=self._clean,
                 keepalive=max(1, round(self._keepalive)),
                 username=self._broker.username,
@@ -257,11 +275,7 @@ class Session:
                 will=self._will,
             )
         )
-        answer = await self._answer(connection, connection.connack)
-        see_connack(answer.code, client_id=self._client_id)
-        if not answer.session_present:
-            self._memory.received.clear()
-        connection.recall()
+        return await self._answer(connection, connection.connack)
 
     async def _subscribe(self, connection: Connection) -> None:
         if not self._filters:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic import Field, SecretStr, StringConstraints, field_validator, model_validator
 
 from facerelay.face import Limits
-from facerelay.sections.base import Section, address, read_secret
+from facerelay.sections.base import Section, address, is_loopback, read_secret
 from facerelay.topics import FaceTopic, TopicError
 
 
@@ -44,10 +45,25 @@ class Broker(Section):
     server_key: Path | None = Field(
         None, title="Server key", description="PEM file with the key of the server certificate."
     )
+    listen: str | None = Field(
+        None,
+        title="Listen",
+        description="Address that `facerelay broker` listens on (0.0.0.0: every one); unset: the url's host.",
+    )
+    mosquitto: Path | None = Field(
+        None,
+        title="Mosquitto",
+        description="Its mosquitto.conf: `facerelay run` runs Mosquitto in place of the embedded broker.",
+    )
+    alpn: Annotated[str, StringConstraints(pattern=r"^[!-~]{1,255}$")] | None = Field(
+        None,
+        title="ALPN",
+        description="Protocol that TLS asks for where a port is shared: x-amzn-mqtt-ca at AWS, port 443.",
+    )
     allow_insecure: bool = Field(
         default=False,
         title="Allow insecure",
-        description="Let the embedded broker listen beyond loopback without TLS and password.",
+        description="Speak, or listen, beyond this machine without TLS: in a network that is yours alone.",
     )
 
     @field_validator("url")
@@ -59,12 +75,29 @@ class Broker(Section):
             raise ValueError("write it as mqtt://host:port, or mqtts://host:port")
         return value
 
+    @field_validator("listen")
+    @classmethod
+    def _listen(cls, value: str | None) -> str | None:
+        if value is not None:
+            try:
+                ip_address(value)
+            except ValueError:
+                raise ValueError("an address of this machine, such as 0.0.0.0, ::, or 192.0.2.7") from None
+        return value
+
     @model_validator(mode="after")
     def _pairs(self) -> Broker:
         if (self.cert is None) != (self.key is None):
             raise ValueError("cert and key go together")
         if self.password is not None and self.password_file is not None:
             raise ValueError("set password or password_file, not both")
+        if self.alpn is not None and not self.tls:
+            raise ValueError("alpn is a part of TLS: write the url as mqtts://host:port")
+        if not (self.tls or self.allow_insecure or is_loopback(self.host)):
+            raise ValueError(
+                "url: beyond this machine mqtt:// can be read and changed on its way: write mqtts://host:port,"
+                " or set allow_insecure = true beside it if the network between is yours alone"
+            )
         return self
 
     @property
@@ -81,6 +114,15 @@ class Broker(Section):
     def port(self) -> int:
         """The TCP port; 1883, or 8883 for TLS, where the address names none."""
         return urlsplit(self.url).port or (8883 if self.tls else 1883)
+
+    @property
+    def listening(self) -> Broker:
+        """The same, with the address that the broker itself listens on."""
+        if self.listen is None:
+            return self
+        host = f"[{self.listen}]" if ":" in self.listen else self.listen
+        scheme = "mqtts" if self.tls else "mqtt"
+        return self.model_copy(update={"url": f"{scheme}://{host}:{self.port}"})
 
     def secret(self) -> str | None:
         """Return the password, read from its file at this moment."""
