@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import json
 import shutil
 from contextlib import closing
@@ -7,9 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from facerelay import face, topics
+from facerelay import face, sealing, topics
+from facerelay.cloud.unseal import Unsealer
+from facerelay.devices import Devices
 from facerelay.edge import reading
 from facerelay.edge.outbox import Outbox
+from facerelay.edge.voices import Voices
 
 VERSIONS = sorted((Path(__file__).parent / "golden").glob("v*"))
 
@@ -39,6 +43,38 @@ def test_messages_of_every_version_are_read(golden: Path) -> None:
     account = topics.Ledger.from_bytes((golden / "ledger.json").read_bytes()).cameras["golden/door"]
     assert (account.captured, account.stored, account.waiting, account.frames) == (6, 1, 2, 100)
     assert account.closes
+
+
+def test_signed_messages_of_every_version_are_read_and_believed(golden: Path) -> None:
+    topic = "receipts/golden/" + "a" * 32
+    hello, receipts, erasures = (
+        (golden / f"{name}-signed.json").read_bytes() for name in ("hello", "receipts", "erasures")
+    )
+    plain = topics.Receipts.from_bytes((golden / "receipts.json").read_bytes())
+    for authority in (golden / "authority.pem", None):
+        voices = Voices(authority)
+        assert voices.hello("stores/main", hello).start == "c" * 16
+        read = voices.receipts(topic, receipts)
+        assert read is not None
+        assert read.receipts == plain.receipts
+        told = voices.receipts(topic, erasures)
+        assert told is not None
+        assert told.erasures is not None
+        assert [rule.camera for rule in told.erasures.rules] == [None, "door"]
+        assert (told.erasures.since, told.erasures.until, told.receipts) == ("", "d" * 16, ())
+
+
+def test_sealed_faces_of_every_version_are_opened_and_believed(golden: Path) -> None:
+    folder = golden / "sealed"
+    unsealer = Unsealer(
+        face.Limits(),
+        opener=sealing.Opener(folder / "reader.key"),
+        seals=sealing.Seals(Devices(folder / "authority.pem", folder / "devices")),
+    )
+    look = asyncio.run(unsealer.look((folder / "face.png").read_bytes()))
+    assert look.data == (folder / "inside.jpg").read_bytes()
+    assert look.seal is not None
+    assert look.seal.told() == {"opened": True, "signed_by": "site golden", "revoked": False}
 
 
 def test_an_outbox_of_every_version_is_opened_its_faces_sent_its_books_kept(

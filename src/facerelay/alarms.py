@@ -13,7 +13,7 @@ from facerelay.topics import Account, Ledger, LinkHealth
 
 Kind = Literal[
     "lost", "books", "dropped", "refused", "dark", "silent", "unanswered", "stuck", "late",
-    "broker-dropped", "clock",
+    "broker-dropped", "clock", "forged",
 ]  # fmt: skip
 Severity = Literal["critical", "warning"]
 
@@ -253,6 +253,13 @@ def _link(report: Report, link: LinkHealth, now: datetime) -> Iterator[Alarm]:
             " they are sent again; raise its max_queued_messages."
         )
         yield _alarm("broker-dropped", "warning", report, words)
+    if link.ignored:
+        words = (
+            f"{site} got {link.ignored} messages in the name of a store since it began, which none of its"
+            " authority's stores had signed, and ignored them. Nothing is lost. The log of capture there says"
+            " whose they were: enrol that store (trust.cert, trust.key), or see who publishes in its place."
+        )
+        yield _alarm("forged", "warning", report, words)
     yield from _clock(report, link)
 
 

@@ -13,7 +13,8 @@ from typing import Annotated, ClassVar, Final, Literal, Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, FailFast, Field, StringConstraints, ValidationError
 
-from facerelay.face import SLUG, Hex, Slug
+from facerelay.erasures import Erasures, Mark
+from facerelay.face import SLUG, FaceId, Hex, Slug
 
 MAX_MESSAGE_BYTES: Final = 262_144
 """What a receipt batch, ledger or hello may be, at most."""
@@ -21,6 +22,9 @@ MAX_MESSAGE_BYTES: Final = 262_144
 UP: Final = b"1"
 DOWN: Final = b"0"
 """Link state, as Mosquitto's bridge notifications have it."""
+
+
+_KEPT: Final = ("receipts/#", "ledger/#", "link/#", "stores/#")
 
 
 class TopicError(ValueError):
@@ -53,11 +57,19 @@ class FaceTopic:
             raise TopicError(f"{self.template!r} is not a topic: use names, `/`, {{site}}, {{camera}}")
         if plain.split("/")[0] in {"receipts", "ledger", "link", "stores", "$share", "$SYS"}:
             raise TopicError(f"{self.template!r} begins with a name that facerelay keeps for itself")
+        if any(overlap(self.filter, own) for own in _KEPT):
+            raise TopicError(
+                f"{self.template!r} takes in what facerelay keeps for itself: begin it with a name"
+            )
 
     def publish(self, site: str, camera: str) -> str:
         """Return the topic for one camera's faces."""
-        template = self.template[:-1] + "{site}/{camera}" if self.template.endswith("/#") else self.template
-        return template.replace("{site}", site).replace("{camera}", camera)
+        return self.named.template.replace("{site}", site).replace("{camera}", camera)
+
+    @property
+    def named(self) -> FaceTopic:
+        """The same, with the names that `#` stands for when publishing."""
+        return FaceTopic(self.template[:-1] + "{site}/{camera}") if self.template.endswith("/#") else self
 
     @property
     def filter(self) -> str:
@@ -126,8 +138,9 @@ class _Wire(BaseModel):
 
     def to_bytes(self) -> bytes:
         """Return the message's payload."""
-        return self.model_dump_json(exclude_defaults=False).encode()
+        return self.model_dump_json(exclude_none=self.terse).encode()
 
+    terse: ClassVar[bool] = False
     most_bytes: ClassVar[int] = MAX_MESSAGE_BYTES
 
     @classmethod
@@ -154,26 +167,35 @@ class Receipt(_Wire):
     outbox. `refused:<reason>`, `erased`, `expired`: it will not be stored; `duplicate`: it already was.
     """
 
-    id: Annotated[str, StringConstraints(pattern=r"^[0-9a-f-]{36}$")]
+    id: FaceId
     sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
     outcome: Outcome
     duplicate: bool = False
 
 
 class Receipts(_Wire):
-    """A batch of receipts for one outbox."""
+    """A batch of receipts for one outbox; or what was erased, which it is to delete as well."""
 
+    terse: ClassVar[bool] = True
     v: Literal[1] = 1
     store: Slug
     receipts: Annotated[tuple[Receipt, ...], Field(max_length=1000), FailFast()]
+    erasures: Erasures | None = None
 
 
 class Hello(_Wire):
-    """A store announces itself: `start` is new at each connection, so an edge can tell news from old."""
+    """A store announces itself: `start` is new at each connection, so an edge can tell news from old.
 
+    One whose receipts are signed brings the certificate of its key along, in DER and base64.
+    """
+
+    terse: ClassVar[bool] = True
     v: Literal[1] = 1
     store: Slug
     start: Hex
+    certificate: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9+/]+=*$", max_length=4096)] | None = (
+        None
+    )
 
 
 MOST_COUNT: Final = 2**53
@@ -246,6 +268,9 @@ class LinkHealth(_Wire):
         cuts: how often the link was found to be down since capture began.
         resets: how often a link that was up and stuck was made anew since then.
         brief: whether it is at work for a moment alone (`facerelay send`), and its silence no trouble.
+        ignored: what came as a store's word since capture began, and was no word of a store of its authority.
+        strange: whether signed receipts wait here for the hello of their store.
+        erasures: what it was told of erasures, and did; null where it does not know of such.
     """
 
     time: AwareDatetime
@@ -259,6 +284,9 @@ class LinkHealth(_Wire):
     cuts: Count = 0
     resets: Count = 0
     brief: bool = False
+    ignored: Count = 0
+    strange: bool = False
+    erasures: Mark | None = None
 
 
 MOST_PARTS: Final = 1024

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from facerelay import topics
+from facerelay.cloud.voice import Voice
 from facerelay.mqtt import NotConnectedError
 from facerelay.seldom import Seldom
 from facerelay.topics import Receipt
@@ -21,11 +21,16 @@ Publish = Callable[[str, bytes], Awaitable[None]]
 
 
 class Outgoing:
-    """Receipts to be published. What cannot be is dropped: the edge sends again, and is answered again."""
+    """Receipts to be published. What cannot be is dropped: the edge sends again, and is answered again.
 
-    def __init__(self, publish: Publish, *, store: str) -> None:
+    Args:
+        publish: hands a message to the broker.
+        voice: makes the messages.
+    """
+
+    def __init__(self, publish: Publish, *, voice: Voice) -> None:
         self._publish = publish
-        self._store = store
+        self._voice = voice
         self._waiting: dict[tuple[str, str], list[Receipt]] = {}
         self._count = 0
         self._some = asyncio.Event()
@@ -53,9 +58,10 @@ class Outgoing:
         await asyncio.gather(*(self._send(*owner, found) for owner, found in waiting.items()))
 
     async def _send(self, site: str, outbox: str, found: list[Receipt]) -> None:
-        for batch in topics.batches(self._store, found):
-            try:
-                await self._publish(topics.receipts(site, outbox), batch.to_bytes())
-            except NotConnectedError:
-                form = "%d receipts for %s were not sent: no connection"
-                self._seldom.say(logging.INFO, "unsent", form, len(batch.receipts), site)
+        topic, batches = self._voice.receipts(site, outbox, found)
+        try:
+            for payload in batches:
+                await self._publish(topic, payload)
+        except NotConnectedError:
+            form = "receipts for %s were not sent, of %d: no connection"
+            self._seldom.say(logging.INFO, "unsent", form, site, len(found))

@@ -14,6 +14,7 @@ import cv2
 from facerelay.config import Camera, Config
 from facerelay.edge.cameras.posted import GAP_S, Mailbox, PostOffice, is_topic
 from facerelay.edge.eyes.detect import configured
+from facerelay.edge.eyes.freeze import Seal, sealer_of
 from facerelay.edge.home.announce import Home, Reach, announcing
 from facerelay.edge.outbox import Outbox
 from facerelay.edge.preview import Observe
@@ -92,7 +93,9 @@ async def capture(
         CameraError: pictures are to come by MQTT from a topic that cannot be taken.
         CamerasFailedError: no camera could be watched.
         StuckError: with `until_end`, no answers come.
+        KeyFileError: faces are to be sealed, and the key that signs them cannot be used.
     """
+    seal = sealer_of(config)
     with open_outbox(config) as outbox:
         thrift = Thrift(min_quality=config.uplink.min_quality, min_side=config.uplink.min_side)
         async with (
@@ -101,7 +104,7 @@ async def capture(
         ):
             await _watch(
                 config, outbox, connect, stop, thrift, until_end=until_end, observe=observe, trace=trace,
-                home=home,
+                home=home, seal=seal,
             )  # fmt: skip
 
 
@@ -116,6 +119,7 @@ async def _watch(
     observe: Observe | None,
     trace: Tracer,
     home: Home | None,
+    seal: Seal | None,
 ) -> None:
     """Run the cameras' threads until `stop`, or until they and the outbox have come to an end."""
     halt = threading.Event()
@@ -138,6 +142,7 @@ async def _watch(
             thrift=thrift,
             observe=observe and observe(camera, known),
             trace=trace,
+            seal=seal,
             witness=None if home is None else home.witness(camera.name),
         )
         watchers.add(watcher, posted=mailbox is not None)

@@ -15,6 +15,7 @@ from facerelay.topics import Hello
 _SILENCE: Final = 10.0
 _HELD: Final = 900.0
 _STORES: Final = 64
+_STARTS: Final = 256
 _TOOK: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 3600.0)
 
 
@@ -244,18 +245,27 @@ class Flights:
 
 
 class Stores:
-    """The stores that announced themselves, as many as can be true."""
+    """The stores that announced themselves, as many as can be true, and with which words.
+
+    Words that were heard before are no news: whoever says old hellos again could have all faces sent again.
+    """
 
     def __init__(self) -> None:
-        self._starts: dict[str, str] = {}
+        self._starts: dict[str, dict[str, None]] = {}
 
     def began(self, hello: Hello) -> bool:
         """Take a store's word; returns whether it began anew since it was first heard of."""
-        before = self._starts.get(hello.store)
-        if before is None and len(self._starts) >= _STORES:
+        heard = self._starts.get(hello.store)
+        if heard is None:
+            if len(self._starts) < _STORES:
+                self._starts[hello.store] = {hello.start: None}
             return False
-        self._starts[hello.store] = hello.start
-        return before not in (None, hello.start)
+        if hello.start in heard:
+            return False
+        heard[hello.start] = None
+        if len(heard) > _STARTS:
+            del heard[next(iter(heard))]
+        return True
 
 
 def _jittered(seconds: float) -> float:

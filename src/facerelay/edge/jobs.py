@@ -13,10 +13,12 @@ from typing import Final
 
 from pydantic import ValidationError
 
-from facerelay.edge import bulk, reading, schema
+from facerelay.edge import bulk, erasing, reading, schema
 from facerelay.edge.reserve import Reserve
 from facerelay.edge.tally import Kept, Tally, find
+from facerelay.erasures import Erasure
 from facerelay.face import SLUG, Frozen
+from facerelay.seldom import Seldom
 from facerelay.topics import Ledger, Receipt
 
 log = logging.getLogger(__name__)
@@ -61,6 +63,9 @@ class Jobs:
     Args:
         max_bytes: of pictures; past it refused ones go first, then the least valuable, counted as dropped.
         reserve: says whether there is room for another.
+
+    Attributes:
+        wiped: pictures were erased, or were past their time: no byte is to stay in the log.
     """
 
     def __init__(self, *, max_bytes: int, reserve: Reserve) -> None:
@@ -72,7 +77,9 @@ class Jobs:
         self._row = self._kept_row = 0
         self._known: dict[str, Kept] = {}
         self._unexpired = 0
+        self.wiped = False
         self.tally = Tally()
+        self._seldom = Seldom(log)
 
     def load(self, db: sqlite3.Connection) -> None:
         """Begin with what is in a file that was just opened."""
@@ -194,6 +201,54 @@ class Jobs:
             (self._unexpired,) = db.execute("SELECT coalesce(max(row), 0) FROM faces").fetchone()
         return len(old)
 
+    def reclock(self, db: sqlite3.Connection, run: str, *, now: float, by: float) -> None:
+        """Count pictures of a run that were chosen before the clock was set from when they truly were.
+
+        Args:
+            db: the outbox's.
+            run: the opening of the outbox that numbered them; what is from before it has its time by another
+                clock, perhaps a right one.
+            now: Unix seconds, by the new clock.
+            by: seconds by which it was set, forward or (less than 0) back.
+        """
+        self.flush(db)
+        wrong = "chosen < ?" if by > 0 else "chosen > ?"
+        db.execute(
+            "UPDATE faces SET chosen = chosen + ?"  # noqa: S608 - words of ours and `?`
+            f" WHERE row IN (SELECT row FROM pictures) AND run = ? AND {wrong}",
+            (by, run, now - by / 2),
+        )
+        self._unexpired = 0
+
+    def clear_old(self, db: sqlite3.Connection, before: float, most: int) -> int:
+        """Delete pictures that were chosen before a time, whatever became of their faces; returns how many.
+
+        All pictures are looked at, since a clock that was set may have brought them out of order. A face
+        that waited is dropped; one that was refused stays so in the books.
+        """
+        self.flush(db)
+        rows = db.execute(
+            "SELECT faces.row, id, state, size FROM pictures CROSS JOIN faces USING (row)"
+            " WHERE chosen < ? LIMIT ?",
+            (before, most),
+        ).fetchall()
+        self.wiped |= bool(rows)
+        for row, face_id, state, size in rows:
+            if state == "waiting":
+                self.move(db, face_id, "dropped", "expired")
+            else:
+                db.execute("DELETE FROM pictures WHERE row = ?", (row,))
+                self.tally.picture(-size)
+        return len(rows)
+
+    def erase(self, db: sqlite3.Connection, rules: Sequence[Erasure], after: int, most: int) -> list[Kept]:
+        """Delete pictures that rules cover, from behind a row, and count their faces as erased."""
+        self.flush(db)
+        found = erasing.find(db, rules, after, most)
+        for kept in found:
+            self._shift(db, kept, "erased", None)
+        return found
+
     def answer(self, db: sqlite3.Connection, receipts: Sequence[Receipt]) -> None:
         """Act on receipts: only on those whose hash is the face's own."""
         self.flush(db)
@@ -203,7 +258,8 @@ class Jobs:
                 self._let_go(db, stored, "stored")
             kept = self._known.get(receipt.id) or find(db, receipt.id)
             if kept is None or kept.sha256 != receipt.sha256:
-                log.warning("a receipt for %s, no face of this outbox with that hash: ignored", receipt.id)
+                form = "a receipt for %s, no face of this outbox with that hash: ignored"
+                self._seldom.say(logging.WARNING, "unknown", form, receipt.id)
                 continue
             if receipt.duplicate:
                 self.tally.add(kept.outbox, kept.site, kept.camera, duplicates=1)
@@ -244,6 +300,7 @@ class Jobs:
     def _shift(self, db: sqlite3.Connection, kept: Kept, state: str, reason: str | None) -> None:
         """Take a face to another column, and its picture off the disk unless somebody may want to look."""
         self._known.pop(kept.id, None)
+        self.wiped |= state == "erased" or reason == "expired"
         if not self.tally.shift(db, kept, state, reason):
             return
         if kept.state == "waiting":

@@ -12,6 +12,7 @@ from facerelay import alarms
 from facerelay.config import Config
 from facerelay.edge.outbox import Outbox
 from facerelay.edge.relay import Relay
+from facerelay.edge.voices import REASONS
 from facerelay.metrics import Reading, books
 from facerelay.metrics import catalogue as c
 from facerelay.metrics.lately import Lately
@@ -83,6 +84,8 @@ class Measures:
             yield Reading(c.LINK_UP, site, int(self._relay.link))
         yield Reading(c.RECEIPT, site, self._relay.pulse.took)
         yield Reading(c.RESENT, site, self._relay.pulse.resent)
+        for reason in REASONS:
+            yield Reading(c.IGNORED, (*site, reason), self._relay.pulse.voices.ignored[reason])
         yield Reading(c.OUTBOX, (), self._outbox.bytes)
         yield Reading(c.OUTBOX_LIMIT, (), self._limit)
 

@@ -14,12 +14,14 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Final, Literal, Self
 
-from facerelay.edge import audited, reading, schema
+from facerelay.edge import audited, erasing, reading, schema
 from facerelay.edge.jobs import Jobs, News, Waiting
 from facerelay.edge.reserve import means_full
 from facerelay.edge.schema import OutboxError
 from facerelay.edge.shelf import Shelf
+from facerelay.edge.tally import Kept
 from facerelay.edge.writer import GroupWriter
+from facerelay.erasures import Erasure
 from facerelay.face import SLUG, Frozen
 from facerelay.topics import Ledger, Receipt
 
@@ -27,6 +29,8 @@ __all__ = ["News", "Outbox", "Waiting"]
 
 _DAY: Final = 86_400.0
 _SHRINK_EVERY_S: Final = 1.0
+_EMPTY_EVERY_S: Final = 1.0
+_NOTED: Final = "SELECT max(value) FROM meta WHERE name = ?"
 
 
 class Outbox:
@@ -57,7 +61,7 @@ class Outbox:
         self.max_message = max_message
         self._keep_days = keep_days
         self.listener: Callable[[News], None] | None = None
-        self._shrunk_at = 0.0
+        self._shrunk_at = self._emptied_at = 0.0
         self._shelf = Shelf(path, sync=sync)
         self._reserve = self._shelf.reserve
         self._jobs = Jobs(max_bytes=max_bytes, reserve=self._reserve)
@@ -104,9 +108,11 @@ class Outbox:
         return self._shelf.run
 
     def _connect(self) -> sqlite3.Connection:
-        db = self._shelf.open(self._begin)
+        self._db = self._shelf.open(self._begin)
         self._reserve.make()
-        return db
+        self._jobs.wiped = True  # in a log of before, perhaps
+        self._empty_log()
+        return self._db
 
     def _begin(self, db: sqlite3.Connection) -> None:
         """Begin with a file that was just opened."""
@@ -171,18 +177,36 @@ class Outbox:
         """Drop what waits and was chosen before a time, in Unix seconds; returns how many, of `most`."""
         return self._writer.submit(lambda db: self._jobs.expire(db, before, most))
 
-    def note(self, name: str, value: str) -> Future[None]:
-        """Keep a line beside the books, under a name."""
+    def reclock(self, *, now: float, by: float) -> Future[None]:
+        """Take note that the clock was set by so many seconds: pictures of this opening keep their age."""
+        return self._writer.submit(lambda db: self._jobs.reclock(db, self.run, now=now, by=by))
+
+    def clear_old(self, before: float, most: int) -> Future[int]:
+        """Delete pictures chosen before a time, in Unix seconds; returns how many, of `most`."""
+        return self._writer.submit(lambda db: self._jobs.clear_old(db, before, most))
+
+    def erase(self, rules: Sequence[Erasure], after: int, most: int) -> Future[list[Kept]]:
+        """Delete pictures that rules cover, from behind row `after`; returns their faces, `most` at most."""
+        return self._writer.submit(lambda db: self._jobs.erase(db, rules, after, most))
+
+    def erased(self, since: str, until: str) -> Future[None]:
+        """Take note that all was erased up to a mark, from another on; no byte of it stays in the log."""
 
         def keep(db: sqlite3.Connection) -> None:
-            db.execute("REPLACE INTO meta VALUES (?, ?)", (name, value))
+            (before,) = db.execute(_NOTED, (erasing.MARK,)).fetchone()
+            if since in ("", before):
+                _keep(db, erasing.MARK, until)
+            self._jobs.wiped, self._emptied_at = True, 0.0  # now, not soon
 
         return self._writer.submit(keep)
 
+    def note(self, name: str, value: str) -> Future[None]:
+        """Keep a line beside the books, under a name."""
+        return self._writer.submit(lambda db: _keep(db, name, value))
+
     def noted(self, name: str) -> Future[str | None]:
         """Return what was kept under a name."""
-        query = "SELECT max(value) FROM meta WHERE name = ?"
-        return self._writer.submit(lambda db: db.execute(query, (name,)).fetchone()[0])
+        return self._writer.submit(lambda db: db.execute(_NOTED, (name,)).fetchone()[0])
 
     # the books
 
@@ -235,9 +259,16 @@ class Outbox:
             schema.shrink(db)
 
     def _tell(self) -> None:
+        self._empty_log()
         news = self._jobs.done()
         if self.listener and (news.arrived or news.gone):
             self.listener(news)
+
+    def _empty_log(self) -> None:
+        """Let nothing that was erased stay in the log; tried again while a reader is in the way."""
+        if self._jobs.wiped and time.monotonic() - self._emptied_at > _EMPTY_EVERY_S:
+            self._jobs.wiped = not schema.empty_log(self._db)
+            self._emptied_at = time.monotonic()
 
     def _undo(self, _: sqlite3.Connection, error: BaseException) -> None:
         self._jobs.undo()
@@ -245,4 +276,10 @@ class Outbox:
             self._reserve.spend()
 
     def _mend(self, db: sqlite3.Connection, error: BaseException) -> sqlite3.Connection | None:
-        return self._shelf.mend(db, error, self._jobs.load)
+        mended = self._shelf.mend(db, error, self._jobs.load)
+        self._db = mended or self._db
+        return mended
+
+
+def _keep(db: sqlite3.Connection, name: str, value: str) -> None:
+    db.execute("REPLACE INTO meta VALUES (?, ?)", (name, value))

@@ -8,9 +8,11 @@ import time
 from datetime import UTC, datetime
 from typing import Final
 
+from facerelay.edge.erasing import MARK
 from facerelay.edge.flights import Flights
 from facerelay.edge.outbox import Outbox
 from facerelay.edge.sent import Sent
+from facerelay.edge.voices import Voices
 from facerelay.edge.window import Window
 from facerelay.metrics import Spread
 from facerelay.topics import LinkHealth
@@ -35,6 +37,7 @@ class Pulse:
 
     Attributes:
         cuts: how often the way to the cloud was lost.
+        voices: know what came down and did not count.
     """
 
     def __init__(self, outbox: Outbox, *, flights: Flights, window: Window, sent: Sent) -> None:
@@ -44,6 +47,7 @@ class Pulse:
         self._sent = sent
         self._broker_dropped: int | None = None
         self.cuts = 0
+        self.voices = Voices(None)
 
     def on_broker(self, payload: bytes) -> None:
         """Take the broker's word of what it dropped; what is no number is passed over."""
@@ -89,4 +93,7 @@ class Pulse:
             broker_dropped=self._broker_dropped,
             cuts=self.cuts,
             resets=resets,
+            ignored=self.voices.ignored.total(),
+            strange=self.voices.strange,
+            erasures=await asyncio.wrap_future(self._outbox.noted(MARK)) or "",
         )

@@ -151,7 +151,8 @@ class Relay:
                 self._spans.answered(flight, receipt, came)
                 self._flights.answered(flight, held=receipt.outcome == "held")
                 self._window.gone(flight.face.id)  # it may have been sent again meanwhile
-        self._flights.heard()
+        if any(flight is not None for flight, _ in flights):  # old receipts said again end no silence
+            self._flights.heard()
         self._wake.set()
 
     @property

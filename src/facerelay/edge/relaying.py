@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Final
@@ -12,21 +11,21 @@ from typing import Final
 from facerelay import topics
 from facerelay.config import Config
 from facerelay.edge.budget import Budget
+from facerelay.edge.ear import Ear
 from facerelay.edge.measures import Measures
 from facerelay.edge.outbox import Outbox
 from facerelay.edge.pulse import BROKER_DROPPED
 from facerelay.edge.relay import Relay
 from facerelay.edge.teller import Teller
 from facerelay.edge.thrift import Thrift
+from facerelay.edge.voices import Voices
 from facerelay.metrics import Meters
-from facerelay.mqtt import Connect, Message, NotConnectedError, Session
-from facerelay.seldom import Seldom
+from facerelay.mqtt import Connect, NotConnectedError, Session
 from facerelay.tracing import OFF, Tracer
 
 log = logging.getLogger(__name__)
 
 _RESET_S: Final = 5.0
-_SAY_EVERY_S: Final = 60.0
 
 
 @asynccontextmanager
@@ -50,7 +49,11 @@ async def relaying(
         meters: are asked for figures.
         trace: is told of each send and each receipt.
         brief: tell the cloud that this outbox is at work for a moment alone.
+
+    Raises:
+        KeyFileError: the site authority's certificate cannot be read.
     """
+    voices = Voices(config.trust.authority)
 
     def on_state(up: bool) -> None:  # noqa: FBT001 - the callback's shape
         relay.on_connected(up)
@@ -72,13 +75,14 @@ async def relaying(
         on_state=on_state,
     )
     relay = _relay(config, outbox, session, thrift, trace)
+    relay.pulse.voices = voices
     teller = Teller(outbox, session, site=config.site, health=health)
     if meters is not None:
         meters.add(Measures(config, outbox, session, relay).read)
     async with session, asyncio.TaskGroup() as group:
         parts = [
             group.create_task(relay.run()),
-            group.create_task(_listen(session, relay)),
+            group.create_task(Ear(outbox, relay, voices).listen(session)),
             group.create_task(teller.run()),
         ]
         try:
@@ -118,7 +122,6 @@ def _relay(config: Config, outbox: Outbox, session: Session, thrift: Thrift | No
                     await session.publish(topics.reset(config.site), b"", qos=1)
         session.reset("made anew, since no receipts come")
 
-    hours = config.outbox.expire_hours
     return Relay(
         outbox,
         topic=config.face_topic,
@@ -130,38 +133,6 @@ def _relay(config: Config, outbox: Outbox, session: Session, thrift: Thrift | No
         budget=Budget(per_second=config.uplink.bytes_per_second, per_day=config.uplink.bytes_per_day),
         thrift=thrift,
         reset=reset,
-        expire_s=hours and 3600 * hours,
+        expire_s=config.outbox.expire_s,
         trace=trace,
     )
-
-
-async def _listen(session: Session, relay: Relay) -> None:
-    """Hand what comes down to the relay; receipts that come while the disk is at work share its next turn."""
-    seldom = Seldom(log, every_s=_SAY_EVERY_S)
-    async with asyncio.TaskGroup() as group:
-        async for message in session:
-            group.create_task(_take(message, relay, seldom))
-
-
-async def _take(message: Message, relay: Relay, seldom: Seldom) -> None:
-    try:
-        await _hear(message, relay)
-    except topics.WireError as error:
-        seldom.say(logging.WARNING, "wire", "%s: %s: ignored", topics.shown(message.topic), error)
-    except sqlite3.Error as error:
-        form = "the outbox: %s: see that its disk has room; nothing is lost, it is asked again"
-        seldom.say(logging.ERROR, "disk", form, error)
-    finally:
-        message.ack()
-
-
-async def _hear(message: Message, relay: Relay) -> None:
-    kind = message.topic.partition("/")[0]
-    if kind == "receipts":
-        await relay.on_receipts(topics.Receipts.from_bytes(message.payload).receipts)
-    elif kind == "link":
-        relay.on_link({topics.UP: True, topics.DOWN: False}.get(message.payload))
-    elif kind == "$SYS":
-        relay.pulse.on_broker(message.payload)
-    elif kind == "stores":
-        relay.on_hello(topics.Hello.from_bytes(message.payload))

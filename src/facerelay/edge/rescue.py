@@ -22,21 +22,21 @@ from pathlib import Path
 from typing import Final
 
 from facerelay import face
-from facerelay.edge import schema
+from facerelay.edge import aside, schema
 from facerelay.edge.pages import Pages, Value
 
 log = logging.getLogger(__name__)
-
-_KEPT: Final = 2
-"""Broken files that are kept aside, at most: they hold faces, and fill the disk."""
 
 _MARGIN: Final = 4_194_304
 _LOOK_EVERY: Final = 64
 _MOST: Final = 10**12
 _LIMITS: Final = face.Limits(bytes=64_000_000)
 _OWN: Final = {"outbox", "run", "mark", "inode"}
+_ANEW: Final = {"erasures"}
+"""Notes that do not come along: pages of before may hold what was erased since, so that is told again."""
+
 _FORMS: Final = (
-    r"[0-9a-f]{32}", r"[0-9a-f]{8}", None, r"[0-9a-f-]{36}", face.SLUG, face.SLUG, r"[0-9a-f]{64}",
+    r"[0-9a-f]{32}", r"[0-9a-f]{8}", None, face.FACE_ID, face.SLUG, face.SLUG, r"[0-9a-f]{64}",
     r"[\x20-\x7e]{1,500}", None, None, None, None, "|".join(sorted(schema.STATES)), r"[a-z0-9-]{1,40}",
 )  # fmt: skip
 _KINDS: Final = (str, str, int, str, str, str, str, str, int, float, float, float, str, str)
@@ -76,7 +76,7 @@ def finish(path: Path) -> None:
     """Bring a replacement to its end, if a crash cut one short; call it before a file is opened."""
     new = _beside(path)
     if new.exists() and not path.exists():
-        _put_in_place(path, new, _aside(path))
+        _put_in_place(path, new, aside.place(path))
     else:
         new.unlink(missing_ok=True)
 
@@ -104,24 +104,18 @@ def rescue(path: Path, *, anything: bool) -> Rescued | None:
                 return None
         new.chmod(0o600)
         _sync(new)
-        aside = _aside(path)
-        _put_in_place(path, new, aside)
+        broken = aside.place(path)
+        _put_in_place(path, new, broken)
     except (OSError, sqlite3.Error) as error:
         new.unlink(missing_ok=True)
         raise RescueError(f"{path} is damaged, and could not be recovered: {error}: make room") from error
     with suppress(OSError):  # another time
-        _forget_oldest(path)
-    return Rescued(aside, found.waiting, found.damaged, found.left)
+        aside.forget_oldest(path)
+    return Rescued(broken, found.waiting, found.damaged, found.left)
 
 
 def _beside(path: Path) -> Path:
     return path.with_name(path.name + ".rescued")
-
-
-def _aside(path: Path) -> Path:
-    base = f"{path.name}.broken-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
-    names = [base, *(f"{base}-{n}" for n in range(1, 1000))]
-    return next(found for name in names if not (found := path.with_name(name)).exists())
 
 
 def _begin(new: Path) -> sqlite3.Connection:
@@ -141,26 +135,17 @@ def _sync(path: Path) -> None:
         os.close(fd)
 
 
-def _put_in_place(path: Path, new: Path, aside: Path) -> None:
+def _put_in_place(path: Path, new: Path, broken: Path) -> None:
     """Move the broken file away, then its log, then the new one in: `finish` goes on from any step."""
     wal = path.with_name(path.name + "-wal")
     if path.exists():
-        path.rename(aside)
+        path.rename(broken)
     if wal.exists():
-        wal.rename(aside.with_name(aside.name + "-wal"))
+        wal.rename(broken.with_name(broken.name + "-wal"))
     path.with_name(path.name + "-shm").unlink(missing_ok=True)
     _sync(path.parent)
     new.rename(path)
     _sync(path.parent)
-
-
-def _forget_oldest(path: Path) -> None:
-    pattern = re.compile(re.escape(path.name) + r"\.broken-[0-9TZ]{16}(-\d+)?")
-    broken = [found for found in path.parent.iterdir() if pattern.fullmatch(found.name)]
-    for old in sorted(broken, key=lambda found: found.stat().st_ctime_ns)[:-_KEPT]:
-        log.warning("%s: removed, %d newer ones are kept", old, _KEPT)
-        old.unlink()
-        old.with_name(old.name + "-wal").unlink(missing_ok=True)
 
 
 class _Transfer:
@@ -216,7 +201,7 @@ class _Transfer:
         if len(values) != 2 or not all(isinstance(v, str) and _NOTE.fullmatch(v) for v in values):  # noqa: PLR2004 - the columns of `meta`
             return False
         name, value = map(str, values)
-        if name not in _OWN:
+        if name not in _OWN | _ANEW:
             self._notes.setdefault(name, value)
         return name in _OWN
 

@@ -17,6 +17,9 @@ PAGE: Final = 4096
 _LOG_BYTES: Final = 8_388_608
 """What the write-ahead log keeps of the disk after a flood, at most."""
 
+_BUSY_MS: Final = 5_000
+"""For how long a statement waits for another process, as Python has it."""
+
 _SPARE_PAGES: Final = 2560
 _SHRINK_PAGES: Final = 500
 
@@ -63,6 +66,7 @@ class OutboxError(Exception):
 
 def create(db: sqlite3.Connection) -> None:
     """Make the tables in a new file, which will give room back to the disk when it has much to spare."""
+    db.execute("PRAGMA secure_delete = ON")
     db.execute(f"PRAGMA page_size = {PAGE}")
     db.execute("PRAGMA auto_vacuum = INCREMENTAL")
     db.executescript(f"BEGIN; {TABLES} {INDICES} PRAGMA user_version = {VERSION}; COMMIT;")
@@ -91,6 +95,7 @@ def prepare(db: sqlite3.Connection, path: Path, *, sync: str = "full") -> None:
         )
     elif not _tables() <= dict(db.execute(_TABLES_OF)).items():
         raise BrokenError("its tables are not an outbox's")
+    db.execute("PRAGMA secure_delete = ON")  # what leaves is overwritten, whatever SQLite was built with
     db.execute("PRAGMA journal_mode = WAL")
     db.execute(f"PRAGMA synchronous = {sync}")
     db.execute(f"PRAGMA journal_size_limit = {_LOG_BYTES}")
@@ -118,6 +123,18 @@ def shrink(db: sqlite3.Connection) -> None:
     if spare > max(_SPARE_PAGES, pages // 4):
         for _ in range(_SHRINK_PAGES):  # each statement is stepped once, and that is a page
             db.execute("PRAGMA incremental_vacuum(1)")
+
+
+def empty_log(db: sqlite3.Connection) -> bool:
+    """Write all into the file itself, and leave no byte in the log; returns whether nobody was in the way."""
+    db.execute("PRAGMA busy_timeout = 0")
+    try:
+        (busy, _, _) = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    except sqlite3.Error:  # the next commit meets it too, and deals with it
+        return False
+    finally:
+        db.execute(f"PRAGMA busy_timeout = {_BUSY_MS}")
+    return not busy
 
 
 def prune(db: sqlite3.Connection, before: float) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sqlite3
 import time
 from collections.abc import Callable
@@ -141,6 +142,8 @@ class Shelf:
     def _open(self, begin: Callable[[sqlite3.Connection], None]) -> sqlite3.Connection:
         doubtful = self._claim.ours and not self._claim.clean
         self._look_before(doubtful=doubtful)
+        # SQLite would make it for all to open, and whoever did in that moment could go on reading.
+        os.close(os.open(self._path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
         db = sqlite3.connect(self._path, isolation_level=None)
         try:
             self._path.chmod(0o600)

@@ -20,8 +20,9 @@ from facerelay.edge.cameras.posted import Mailbox
 from facerelay.edge.cameras.raster import Image
 from facerelay.edge.clock import clock_state
 from facerelay.edge.eyes.best import BestShot, EveryNth, Policy, Shot
-from facerelay.edge.eyes.crop import align, encode, room_to_turn
+from facerelay.edge.eyes.crop import align, room_to_turn
 from facerelay.edge.eyes.detect import Detection, Detector
+from facerelay.edge.eyes.freeze import Seal, encode_face
 from facerelay.edge.eyes.motion import Motion
 from facerelay.edge.eyes.quality import Gate
 from facerelay.edge.eyes.search import Search
@@ -32,19 +33,15 @@ from facerelay.edge.home.witness import Witness
 from facerelay.edge.outbox import Outbox
 from facerelay.edge.schema import OutboxError
 from facerelay.edge.thrift import Thrift
-from facerelay.sections import PictureFormat
 from facerelay.seldom import Seldom
 from facerelay.tracing import OFF, Tracer, born
 
 log = logging.getLogger(__name__)
-_seldom = Seldom(log)
 _disk = Seldom(log, every_s=60.0)
 
 _COUNT_EVERY_S: Final = 1.0
 _FIRST_PAUSE_S: Final = 0.5
 _LONGEST_PAUSE_S: Final = 30.0
-_AROUND_EXIF: Final = 32
-"""Bytes of a picture's container, at most, that hold the EXIF block."""
 
 
 class Watcher(threading.Thread):
@@ -63,6 +60,7 @@ class Watcher(threading.Thread):
         witness: is told of frames and faces, and may have the camera paused.
         thrift: knows how small pictures are to be on a thin line; None leaves them as they are.
         trace: is told of each face that is captured.
+        seal: encrypts pictures before they are kept; None leaves them open.
 
     Attributes:
         failure: why the camera could not be opened, or its faces not be kept; None if all went well.
@@ -83,6 +81,7 @@ class Watcher(threading.Thread):
         witness: Witness | None = None,
         thrift: Thrift | None = None,
         trace: Tracer = OFF,
+        seal: Seal | None = None,
     ) -> None:
         super().__init__(name=f"camera {camera.name}", daemon=True)
         self._camera = camera
@@ -96,6 +95,7 @@ class Watcher(threading.Thread):
         self._witness = witness
         self._thrift = thrift or Thrift()
         self._trace = trace
+        self._seal = seal
         self._gate = Gate(min_eyes=config.visits.min_eyes, min_sharpness=config.visits.min_sharpness)
         visits, detect = config.visits, config.detect
         self._eyes = Eyes(
@@ -220,7 +220,7 @@ class Watcher(threading.Thread):
             clock=clock_state(),
             thinned=thinned,
         )
-        frozen = encode_face(known, image, form=form, most=self._outbox.max_message)
+        frozen = encode_face(known, image, form=form, most=self._outbox.max_message, seal=self._seal)
         chosen, pause = self._now, _FIRST_PAUSE_S
         while True:
             try:
@@ -264,32 +264,6 @@ def _both(
         other(seen)
 
     return tell
-
-
-def encode_face(known: face.Face, image: Image, *, form: PictureFormat, most: int) -> face.Frozen:
-    """Encode a crop as the settings say, and freeze it with what is known of the face.
-
-    Args:
-        known: the face.
-        image: height x width x 3, BGR.
-        form: how; its target of bytes counts what is known of the face as well.
-        most: bytes of a message, at most. A picture that cannot be made so small is returned all the same.
-    """
-    limit = min(most, form.max_bytes or most)
-    encoded = encode(
-        image,
-        format=form.format,
-        quality=form.quality,
-        grey=form.grey,
-        max_side=form.max_side,
-        max_bytes=max(1, limit - len(known.exif()) - _AROUND_EXIF),
-    )
-    frozen = face.freeze(known, encoded)
-    if len(frozen.data) > limit:
-        setting = "limits.message_bytes" if limit == most else "picture.max_bytes"
-        words = "camera %s: a face has %d bytes, over %s = %d, and cannot be made smaller"
-        _seldom.say(logging.WARNING, setting, words, known.camera, len(frozen.data), setting, limit)
-    return frozen
 
 
 def _whole(box: tuple[float, float, float, float], frame: tuple[int, int]) -> tuple[int, int, int, int]:

@@ -86,6 +86,7 @@ class _Reader:
     _seconds: float | None = None
     _part: Part | None = None
     _end: int = 0
+    _joins: int = 0
     _init: Init | None = None
     _variant: tuple[int, int] | None = None
 
@@ -143,6 +144,9 @@ class _Reader:
 
     def _join(self, name: str) -> str:
         """Return a name as an address; an empty one, which is refused when opened, where it cannot be."""
+        self._joins += 1
+        if self._joins > 2 * _MAX_ENTRIES:
+            raise CameraError(self.source, f"its playlist has more than {_MAX_ENTRIES} entries")
         try:
             url = urljoin(self.url, name)
         except ValueError:

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Final, Self
 
-from facerelay import web
+from facerelay import http_server
 from facerelay.config import Camera, Config
 from facerelay.edge.eyes.watch import Seen
 from facerelay.edge.preview import PreviewError
@@ -57,7 +57,7 @@ class Preview:
             visits=self._visits,
             ended=self._end.is_set,
         )
-        self._server = web.make_server(make_app(show))
+        self._server = http_server.make_server(make_app(show))
         self._socket = _listen(settings.port)
         self.url = f"http://{_HOST}:{self._socket.getsockname()[1]}/"
         self._thread = threading.Thread(target=self._run, name="preview", daemon=True)
