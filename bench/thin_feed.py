@@ -20,10 +20,10 @@ from facerelay import face, settings
 from facerelay.commands import running
 from facerelay.edge.cameras.raster import Image
 from facerelay.edge.capture import open_outbox
+from facerelay.edge.eyes.freeze import encode_face
 from facerelay.edge.outbox import Outbox
 from facerelay.edge.relaying import relaying
 from facerelay.edge.thrift import Thrift
-from facerelay.edge.watcher import encode_face
 from facerelay.sections import PictureFormat
 
 _SIDE = 208

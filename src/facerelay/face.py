@@ -26,6 +26,9 @@ SCHEMA: Final = 1
 SLUG: Final = r"[a-z0-9][a-z0-9_-]{0,62}"
 """Names of sites and cameras: lower case letters, digits, `-` and `_`, 63 at most."""
 
+FACE_ID: Final = r"[0-9a-f-]{36}"
+"""What a face's id looks like."""
+
 _MAKE, _MODEL, _DESCRIPTION, _SOFTWARE, _DATETIME = 0x010F, 0x0110, 0x010E, 0x0131, 0x0132
 _VERSION, _ORIGINAL, _OFFSET, _SUBSEC = 0x9000, 0x9003, 0x9011, 0x9291
 _COMMENT, _UNIQUE_ID = 0x9286, 0xA420
@@ -39,6 +42,7 @@ _ID_FORM: Final = re.compile(r"[0-9a-f]{12}7[0-9a-f]{3}[89ab][0-9a-f]{15}", re.A
 _NO_OFFSET: Final = {"+00:00", "-00:00"}
 
 Slug = Annotated[str, StringConstraints(pattern=f"^{SLUG}$")]
+FaceId = Annotated[str, StringConstraints(pattern=f"^{FACE_ID}$")]
 Hex = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{8,64}$")]
 Pixels = Annotated[int, Field(ge=0, le=1_000_000)]
 Unit = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
@@ -105,6 +109,7 @@ class _Comment(BaseModel):
     track: Annotated[int, Field(ge=0, le=2**62)]
     clock: Literal["synchronised", "unsynchronised", "unknown"]
     thinned: Thinned | None = None
+    sealed: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,6 +129,8 @@ class Face:
         track: the visit it belongs to, unique in its camera's run.
         clock: whether the edge's clock was synchronised.
         thinned: how it was encoded, if it was made smaller for a thin line.
+        sealed: whether its picture is encrypted; then all from `box` to `thinned`, but for `clock`, stands
+            inside, with the picture.
     """
 
     id: str
@@ -141,6 +148,7 @@ class Face:
     parts: Mapping[str, float] = field(default_factory=dict)
     clock: Literal["synchronised", "unsynchronised", "unknown"] = "unknown"
     thinned: Thinned | None = None
+    sealed: bool = False
 
     def exif(self) -> bytes:
         """Return the EXIF block that says all of it."""
@@ -153,8 +161,11 @@ class Face:
         }  # fmt: skip
         if self.thinned is not None:
             comment["thinned"] = self.thinned.model_dump()
-        stamp = exif.ascii_tag(taken.strftime("%Y:%m:%d %H:%M:%S"))
         about = f"{self.camera} at {self.site}, score {self.score:.2f}, quality {self.quality:.2f}"
+        if self.sealed:
+            comment["sealed"] = True
+            about = f"{self.camera} at {self.site}, sealed"
+        stamp = exif.ascii_tag(taken.strftime("%Y:%m:%d %H:%M:%S"))
         image = {
             _DESCRIPTION: exif.ascii_tag(about),
             _MAKE: exif.ascii_tag("facerelay"),
@@ -235,6 +246,8 @@ def parse(data: bytes, limits: Limits) -> Frozen:
         raise FaceError("truncated", "the picture is cut off: its end marker is missing", face)
     if face is None:
         raise FaceError("not-ours", "a picture without facerelay's EXIF")
+    if face.sealed != seen.sealed:
+        raise FaceError("malformed", "its EXIF and its chunks don't agree on whether it is sealed", face)
     return Frozen(face, data, hashlib.sha256(data).hexdigest(), seen.extension)
 
 
@@ -255,7 +268,7 @@ def _read_face(seen: picture.Picture) -> Face | None:
             id=_read_id(tags[_UNIQUE_ID]), outbox=known.outbox, run=known.run, seq=known.seq, site=known.site,
             camera=known.camera, time=_read_time(tags), box=known.box, frame=known.frame, score=known.score,
             quality=known.quality, track=known.track, parts=known.parts, clock=known.clock,
-            thinned=known.thinned,
+            thinned=known.thinned, sealed=known.sealed,
         )  # fmt: skip
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
@@ -295,10 +308,14 @@ def _read_time(tags: Mapping[int, bytes]) -> datetime:
 
 
 def describe(face: Face) -> dict[str, Any]:
-    """Return a face as plain values, for JSON and for tables."""
+    """Return a face as plain values, for JSON and for tables; of a sealed one what stands outside."""
+    inside = {
+        "box": list(face.box), "frame": list(face.frame), "score": face.score, "quality": face.quality,
+        "track": face.track,
+    }  # fmt: skip
     return {
         "id": face.id, "site": face.site, "camera": face.camera, "time": face.time.isoformat(),
-        "box": list(face.box), "frame": list(face.frame), "score": face.score, "quality": face.quality,
-        "track": face.track, "outbox": face.outbox, "run": face.run, "seq": face.seq, "clock": face.clock,
+        **({"sealed": True} if face.sealed else inside),
+        "outbox": face.outbox, "run": face.run, "seq": face.seq, "clock": face.clock,
         **({"thinned": face.thinned.model_dump()} if face.thinned else {}),
     }  # fmt: skip

@@ -18,7 +18,12 @@ MAX_EXIF_BYTES: Final = 65_000
 _MAX_CHUNKS: Final = 4096
 """More chunks or segments than any encoder writes; a walk past it is a walk made to be long."""
 
-_PNG: Final = b"\x89PNG\r\n\x1a\n"
+PNG: Final = b"\x89PNG\r\n\x1a\n"
+"""How a PNG begins."""
+
+SEALED: Final = b"seAL"
+"""The chunk of a PNG that holds a sealed picture: ancillary, private, unsafe to copy."""
+
 _JPEG_EXIF: Final = b"Exif\x00\x00"
 _SEGMENTS: Final = {*range(0xC0, 0xD0), *range(0xDA, 0xFF)}
 _SCAN: Final = 0xDA
@@ -43,13 +48,18 @@ class PictureError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """What a picture's header says: format, size in pixels, and where its EXIF block lies."""
+    """What a picture's header says: format, size in pixels, its EXIF block, and whether it ends as it should.
+
+    Attributes:
+        sealed: whether another picture is inside, encrypted.
+    """
 
     format: str
     width: int
     height: int
     exif: bytes | None
     complete: bool
+    sealed: bool = False
 
     @property
     def extension(self) -> str:
@@ -92,9 +102,9 @@ def with_exif(data: bytes, exif: bytes) -> bytes:
     if data.startswith(b"\xff\xd8"):
         body = _JPEG_EXIF + exif
         return data[:2] + b"\xff\xe1" + struct.pack(">H", len(body) + 2) + body + data[2:]
-    if data.startswith(_PNG):
-        ihdr = len(_PNG) + 12 + 13
-        return data[:ihdr] + _png_chunk(b"eXIf", exif) + data[ihdr:]
+    if data.startswith(PNG):
+        ihdr = len(PNG) + 12 + 13
+        return data[:ihdr] + png_chunk(b"eXIf", exif) + data[ihdr:]
     return _webp_with_exif(data, exif)
 
 
@@ -102,7 +112,7 @@ def _parse(data: bytes) -> Picture:
     try:
         if data.startswith(b"\xff\xd8\xff"):
             return _read_jpeg(data)
-        if data.startswith(_PNG):
+        if data.startswith(PNG):
             return _read_png(data)
         if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
             return _read_webp(data)
@@ -162,8 +172,9 @@ def _jpeg_segments(data: bytes) -> Iterator[tuple[int, bytes]]:
     raise PictureError("malformed", f"more than {_MAX_CHUNKS} JPEG segments before the picture")
 
 
-def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
-    at = len(_PNG)
+def png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Yield each chunk's kind, where its body begins, and how long it says that is: perhaps past the end."""
+    at = len(PNG)
     for _ in range(_MAX_CHUNKS):
         if at + 8 > len(data):
             return
@@ -175,8 +186,8 @@ def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
 def _read_png(data: bytes) -> Picture:
     width = height = 0
     exif: bytes | None = None
-    complete = False
-    for index, (kind, at, length) in enumerate(_png_chunks(data)):
+    complete = sealed = False
+    for index, (kind, at, length) in enumerate(png_chunks(data)):
         if index == 0:
             if kind != b"IHDR":
                 raise PictureError("malformed", "the PNG does not start with IHDR")
@@ -185,13 +196,16 @@ def _read_png(data: bytes) -> Picture:
             break
         elif kind == b"eXIf" and exif is None and length <= MAX_EXIF_BYTES:
             exif = data[at : at + length]
+        elif kind == SEALED:
+            sealed = True
         elif kind == b"IEND":
             complete = True
             break
-    return Picture("png", width, height, exif, complete=complete)
+    return Picture("png", width, height, exif, complete=complete, sealed=sealed)
 
 
-def _png_chunk(kind: bytes, body: bytes) -> bytes:
+def png_chunk(kind: bytes, body: bytes) -> bytes:
+    """Return a chunk with its length and checksum."""
     return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
 

@@ -8,20 +8,20 @@ import logging
 import random
 import sys
 import time
-from collections import Counter
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC
 from typing import Final, Literal
 
 from facerelay import face as faces
 from facerelay import picture
+from facerelay.cloud import foreign
 from facerelay.cloud.contract import Bucket, BucketError, MissingError, content_type
-from facerelay.cloud.keys import slug_of
+from facerelay.cloud.counters import Counters
 from facerelay.cloud.quarantine import Quarantine
 from facerelay.cloud.tombstones import Tombstones
 from facerelay.face import Face, FaceError, Frozen, Limits
-from facerelay.metrics import Spread
+from facerelay.sealed import SealError, UncheckedError
 from facerelay.seldom import Seldom
 from facerelay.topics import FaceTopic, Receipt, shown
 
@@ -33,8 +33,6 @@ _REFUSALS: Final = 5
 _OBJECTS: Final = ("faces/", "foreign/")
 _SAY_EVERY_S: Final = 10.0
 _JITTER: Final = random.Random()  # noqa: S311 - spreads retries, keeps no secret
-
-_PUT_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
 _BEYOND: Final = {"too-large", "too-many-pixels"}
 
@@ -50,36 +48,6 @@ class Answer:
     receipt: Receipt
 
 
-@dataclass(slots=True)
-class Counters:
-    """What a store did since it started; refusals, quarantine and discards by reason.
-
-    Attributes:
-        puts: seconds that the bucket took for each object.
-        failures: tries that it did not take; each is made again.
-    """
-
-    stored: int = 0
-    duplicates: int = 0
-    erased: int = 0
-    foreign: int = 0
-    bytes: int = 0
-    refused: Counter[str] = field(default_factory=Counter)
-    quarantined: Counter[str] = field(default_factory=Counter)
-    discarded: Counter[str] = field(default_factory=Counter)
-    puts: Spread = field(default_factory=lambda: Spread(_PUT_S))
-    failures: int = 0
-
-    def __str__(self) -> str:
-        plain = f"stored {self.stored} ({self.bytes} bytes), duplicates {self.duplicates}"
-        plain += f", erased {self.erased}, foreign {self.foreign}"
-        for name in ("refused", "quarantined", "discarded"):
-            reasons = getattr(self, name)
-            parts = ", ".join(f"{reason} {n}" for reason, n in sorted(reasons.items()))
-            plain += f", {name} {reasons.total()}" + (f" ({parts})" if parts else "")
-        return plain
-
-
 def _owner(payload: bytes) -> Face | None:
     """Return whose face it is that is over our limits, so that its edge can be told."""
     try:
@@ -90,6 +58,14 @@ def _owner(payload: bytes) -> Face | None:
 
 class Keeper:
     """Decides what becomes of a message, and has the bucket do it.
+
+    Args:
+        bucket: where faces are kept.
+        limits: what a picture may be, at most.
+        topic: where faces travel.
+        quarantine: takes what cannot be kept.
+        tombstones: say what was erased.
+        seals: checks who sealed a face, and raises `SealError`; None: sealed faces are kept unchecked.
 
     Attributes:
         stored: is told of each face that is in the bucket, before its receipt is given; of one that was sent
@@ -104,6 +80,7 @@ class Keeper:
         topic: FaceTopic,
         quarantine: Quarantine,
         tombstones: Tombstones,
+        seals: Callable[[Frozen], Awaitable[None]] | None = None,
     ) -> None:
         self.counters = Counters()
         self.stored: Callable[[Frozen], Awaitable[None]] | None = None
@@ -112,6 +89,7 @@ class Keeper:
         self._topic = topic
         self._quarantine = quarantine
         self._tombstones = tombstones
+        self._seals = seals
         self._bucket_fails = Seldom(log, every_s=_SAY_EVERY_S)
         self._seldom = Seldom(log)
 
@@ -127,6 +105,9 @@ class Keeper:
         while True:
             try:
                 return await self._keep(topic, payload)
+            except UncheckedError as error:
+                form = "seals cannot be checked, trying again: %s"
+                self._bucket_fails.say(logging.ERROR, "seals", form, error)
             except BucketError as error:
                 self.counters.failures += 1
                 form = "the bucket fails, trying again: %s"
@@ -143,8 +124,9 @@ class Keeper:
         except FaceError as error:
             return await self._unreadable(topic, payload, error)
         face = frozen.face
-        if not self._on_its_topic(topic, face):
-            return await self._refuse(topic, payload, face, "wrong-topic")
+        if doubt := await self._doubt(topic, frozen):
+            reason, why = doubt
+            return await self._refuse(topic, payload, face, reason, why=why)
         if await self._erased(face):
             return self._answer_erased(frozen)
         placed = await self._place(
@@ -202,7 +184,10 @@ class Keeper:
     async def _foreign(self, topic: str, payload: bytes) -> None:
         seen = picture.read(payload, max_bytes=self._limits.bytes, max_pixels=self._limits.pixels)
         sha256 = hashlib.sha256(payload).hexdigest()
-        key = f"foreign/topic={slug_of(topic)}/{sha256}.{seen.extension}"
+        key = f"{foreign.prefix(topic)}/{sha256}.{seen.extension}"
+        if await foreign.is_erased(self._bucket, sha256):
+            self.counters.erased += 1
+            return
         placed = await self._place(key, payload, content_type(seen.extension))
         if placed == "conflict":
             await self._set_aside(topic, payload, "conflict")
@@ -211,10 +196,24 @@ class Keeper:
             form = "%s: a foreign picture, kept as %s"
             self._seldom.say(logging.INFO, "foreign", form, shown(topic), key)
 
-    async def _refuse(self, topic: str, payload: bytes, face: Face, reason: str) -> Answer:
-        await self._set_aside(topic, payload, reason, face)
-        self.counters.refused[reason] += 1
-        return _answer(face, hashlib.sha256(payload).hexdigest(), f"refused:{reason}")
+    async def _refuse(
+        self, topic: str, payload: bytes, face: Face, reason: str, *, why: str = ""
+    ) -> Answer | None:
+        """Set a face aside, and answer it, unless it came on another's topic.
+
+        Who sent it there is not whom it names: a site could have others sent receipts without end, and
+        whoever replays a face there could have its edge give it up.
+        """
+        if await self._erased(face):
+            self.counters.erased += 1
+            outcome = "erased"
+        else:
+            await self._set_aside(topic, payload, reason, face, why=why)
+            self.counters.refused[reason] += 1
+            outcome = f"refused:{reason}"
+        if not self._is_on_its_topic(topic, face):
+            return None
+        return _answer(face, hashlib.sha256(payload).hexdigest(), outcome)
 
     async def _set_aside(
         self, topic: str, payload: bytes, reason: str, face: Face | None = None, *, why: str = ""
@@ -249,11 +248,21 @@ class Keeper:
             return False
         return True
 
-    def _on_its_topic(self, topic: str, face: Face) -> bool:
+    async def _doubt(self, topic: str, frozen: Frozen) -> tuple[str, str] | None:
+        """Return why a face is not taken at its word, in a slug and in words; None where it is."""
+        face = frozen.face
+        if not self._is_on_its_topic(topic, face):
+            return "wrong-topic", f"its EXIF says that it is of {face.site}/{face.camera}"
+        if face.sealed and self._seals is not None:
+            try:
+                await self._seals(frozen)
+            except SealError as error:
+                return "bad-seal", str(error)
+        return None
+
+    def _is_on_its_topic(self, topic: str, face: Face) -> bool:
         """Whether the topic agrees with the picture, where the template names site or camera."""
-        if "{" not in self._topic.template:
-            return True
-        return topic == self._topic.publish(face.site, face.camera)
+        return "{" not in self._topic.template or topic == self._topic.publish(face.site, face.camera)
 
     async def _erased(self, face: Face) -> bool:
         return await self._tombstones.covers(face.id, face.site, face.camera, face.time)
@@ -278,8 +287,10 @@ def _answer(face: Face, sha256: str, outcome: str, *, duplicate: bool = False) -
 
 def _metadata(face: Face) -> dict[str, str]:
     """What is projected into the object's metadata, for tools that look there."""
-    return {
+    known = {
         "id": face.id, "site": face.site, "camera": face.camera,
         "time": face.time.astimezone(UTC).isoformat(),
-        "score": f"{face.score:.4f}", "quality": f"{face.quality:.4f}",
     }  # fmt: skip
+    if face.sealed:
+        return known | {"sealed": "true"}
+    return known | {"score": f"{face.score:.4f}", "quality": f"{face.quality:.4f}"}

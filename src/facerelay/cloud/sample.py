@@ -127,10 +127,11 @@ async def _read(bucket: Bucket, chosen: list[str], limits: Limits, watch: Watch)
 
 
 async def _one(bucket: Bucket, key: str, limits: Limits) -> Picture | None:
-    """Return a picture; None where it is gone meanwhile, or no face."""
+    """Return a picture; None where it is gone meanwhile, no face, or a sealed one."""
     try:
         data = await bucket.get(key, max_bytes=limits.bytes)
-        return Picture(key, faces.parse(data, limits).face, data)
+        found = faces.parse(data, limits).face
+        return None if found.sealed else Picture(key, found, data)
     except FaceError:
         return None
     except BucketError as error:

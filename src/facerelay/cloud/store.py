@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from datetime import timedelta
 from typing import Final
 
@@ -14,16 +14,22 @@ from facerelay import topics
 from facerelay.cloud import retention
 from facerelay.cloud.books import Books
 from facerelay.cloud.bucket import BucketError, open_bucket
+from facerelay.cloud.greeter import Greeter
 from facerelay.cloud.history.diary import Diary
 from facerelay.cloud.keep import Answer, Keeper
 from facerelay.cloud.measures import Measures
+from facerelay.cloud.notices import Notices
 from facerelay.cloud.quarantine import Quarantine
 from facerelay.cloud.receipts import Outgoing
 from facerelay.cloud.tombstones import Tombstones
+from facerelay.cloud.voice import Voice
 from facerelay.cloud.webhook import Webhook
 from facerelay.config import Config
+from facerelay.erasures import Erasures
+from facerelay.face import Frozen
 from facerelay.metrics import Meters
-from facerelay.mqtt import Connect, Message, NotConnectedError, Session
+from facerelay.mqtt import Connect, Message, Session
+from facerelay.seldom import Seldom, fault_of
 from facerelay.tracing import OFF, Tracer, Value
 
 log = logging.getLogger(__name__)
@@ -59,6 +65,7 @@ async def serve_store(
     Raises:
         BucketError: the bucket's settings cannot be right.
         WebhookError, SpoolError: the webhook's cannot.
+        KeyFileError: the certificate or the key of `[trust]` cannot be used.
     """
     store = _Store(config, trace)
     if meters is not None:
@@ -81,38 +88,52 @@ class _Store:
     def __init__(self, config: Config, trace: Tracer) -> None:
         self._config = config
         self._trace = trace
+        self._seldom = Seldom(log)
+        self._voice = Voice(config.store.name, config.trust)
         self._bucket = open_bucket(config.bucket, quick=True)
         self._quarantine = Quarantine(
             self._bucket,
             max_bytes=config.store.quarantine_bytes,
             keep=timedelta(days=config.store.quarantine_days),
         )
+        tombstones = Tombstones(self._bucket)
         self._keeper = Keeper(
-            self._bucket, limits=config.limits.face, topic=config.face_topic,
-            quarantine=self._quarantine, tombstones=Tombstones(self._bucket),
+            self._bucket, limits=config.limits.face,
+            topic=config.face_topic.named if config.trust.devices else config.face_topic,
+            quarantine=self._quarantine, tombstones=tombstones, seals=_seals(config),
         )  # fmt: skip
-        days = config.store.retention_days
-        keep = timedelta(days=days) if days else None
+        keep = config.store.retention
         self.measures = Measures(self._keeper.counters, limit=config.store.concurrency, keep=keep)
         self._diary = Diary(self._bucket, store=config.store.name, met=self.measures.begin)
-        self._books = Books(self._bucket, heed=self._heed, keep=keep)
+        self._books = Books(self._bucket, heed=self._heed, keep=keep, count=self._count_ledger)
         self._webhook = None if config.webhook.url is None else Webhook(config.webhook)
         if self._webhook is not None:
             self._keeper.stored = self._webhook.add
+        self._notices = Notices(tombstones, self._tell_erasures)
         self._gate = asyncio.Semaphore(config.store.concurrency)
-        self._up = asyncio.Event()
+        self._greeter = Greeter(self._voice, count=self._count_hello)
+        self._session: Session
 
     def on_state(self, up: bool) -> None:  # noqa: FBT001 - a callback's only argument
         """Take note of a connection made or lost."""
         if up:
-            self._up.set()
+            self._greeter.up.set()
 
     def on_oversize(self, topic: str, size: int) -> None:  # noqa: ARG002 - the session has logged both
         """Count what was discarded as it came."""
         self._keeper.counters.discarded["too-large"] += 1
 
+    def _count_hello(self) -> None:
+        self.measures.hellos += 1
+
+    def _count_ledger(self) -> None:
+        self._keeper.counters.discarded["ledger"] += 1
+
     def _heed(self, site: str, ledger: topics.Ledger) -> None:
         """Look at an edge's books; whatever they make of that, faces are stored."""
+        self._notices.hear(site, ledger)
+        if ledger.link and ledger.link.strange:
+            self._greeter.unheard.set()
         try:
             self._diary.take(site, ledger)
             self.measures.hear(site, ledger)
@@ -121,17 +142,14 @@ class _Store:
 
     async def serve(self, session: Session, ready: Callable[[], None] | None) -> None:
         """Take messages until cancelled; then send and write what is left."""
-        self.measures.session = session
-
-        async def publish(topic: str, payload: bytes) -> None:
-            await session.publish(topic, payload, qos=self._config.level)
-
-        outgoing = Outgoing(publish, store=self._config.store.name)
+        self.measures.session = self._session = session
+        outgoing = Outgoing(self._publish, voice=self._voice)
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._look())
-                tasks.create_task(self._greet(session, ready))
+                tasks.create_task(self._greeter.run(session, ready))
                 tasks.create_task(outgoing.run())
+                tasks.create_task(self._notices.run())
                 tasks.create_task(_every(_BOOKS_EVERY_S, lambda: self._write(session)))
                 tasks.create_task(_every(_BOOKS_EVERY_S, self._write_history))
                 tasks.create_task(self._say())
@@ -143,6 +161,13 @@ class _Store:
                     tasks.create_task(self._take(message, outgoing))
         finally:
             await self._leave(outgoing)
+
+    async def _publish(self, topic: str, payload: bytes) -> None:
+        await self._session.publish(topic, payload, qos=self._config.level)
+
+    async def _tell_erasures(self, site: str, outbox: str, erasures: Erasures) -> None:
+        await self._publish(*self._voice.erasures(site, outbox, erasures))
+        log.info("told an outbox of %s of %d erasures", site, len(erasures.rules))
 
     async def _take(self, message: Message, outgoing: Outgoing) -> None:
         """Deal with one message, inside the gate.
@@ -165,6 +190,14 @@ class _Store:
             if answer is not None and self._config.delivery == "receipt":
                 outgoing.add(answer.site, answer.outbox, answer.receipt)
             message.ack()
+        except Exception as error:  # noqa: BLE001 - what one message can do to us must not stop all others
+            form = "%s: %d bytes: a fault of ours (%s): passed over; please report it"
+            facts = topics.shown(message.topic), len(message.payload), fault_of(error)
+            self._seldom.say(logging.ERROR, "fault", form, *facts)
+            self._keeper.counters.discarded["fault"] += 1
+            with suppress(Exception):
+                await self._quarantine.put(message.topic, message.payload, "fault")
+            message.ack()
         finally:
             self.measures.in_hand -= 1
             self._gate.release()
@@ -180,21 +213,6 @@ class _Store:
                 "duplicate": receipt.duplicate,
             }
             self._trace.span(receipt.id, "store", start=began, end=time.time(), fault=fault, **facts)
-
-    async def _greet(self, session: Session, ready: Callable[[], None] | None) -> None:
-        """Announce this store, anew at each connection."""
-        while True:
-            await self._up.wait()
-            self._up.clear()
-            if ready is not None:
-                ready()
-                ready = None
-            hello = topics.Hello(store=self._config.store.name, start=secrets.token_hex(8))
-            try:
-                await session.publish(topics.hello(hello.store), hello.to_bytes(), qos=1, retain=True)
-                self.measures.hellos += 1
-            except NotConnectedError:
-                log.info("not announced: the connection is gone again")
 
     async def _write(self, session: Session) -> None:
         """Write the books; their history is written aside, and follows."""
@@ -223,8 +241,8 @@ class _Store:
     async def _clean(self) -> None:
         """Delete what is too old; quarantine always, faces where a retention is set."""
         swept = await self._quarantine.sweep()
-        days = self._config.store.retention_days
-        expired = await retention.expire(self._bucket, keep=timedelta(days=days)) if days else 0
+        keep = self._config.store.retention
+        expired = await retention.expire(self._bucket, keep=keep) if keep else 0
         if swept or expired:
             log.info("deleted by age: %d faces, pictures and books, %d objects in quarantine", expired, swept)
 
@@ -248,6 +266,16 @@ class _Store:
             await self._webhook.close()
         await self._bucket.close()
         log.info("%s", self._keeper.counters)
+
+
+def _seals(config: Config) -> Callable[[Frozen], Awaitable[None]] | None:
+    """Return what checks who sealed a face; None where nobody is known to be enrolled."""
+    if config.trust.devices is None:
+        return None
+    from facerelay.sealing import seals  # noqa: PLC0415 - its libraries take time to load
+
+    known = seals(config)
+    return None if known is None else known.check
 
 
 async def _every(seconds: float, work: Callable[[], Awaitable[None]]) -> None:
