@@ -6,6 +6,7 @@ import asyncio
 import http.client
 import json
 import re
+import ssl
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -17,6 +18,7 @@ from facerelay import config, sections
 from facerelay.cloud.bucket import Bucket, open_bucket
 from facerelay.cloud.gallery import serve_gallery
 from facerelay.cloud.gallery.parts import Parts, assembled
+from facerelay.cloud.unseal import Unsealer
 from facerelay.face import Frozen, Limits
 from facerelay.mqtt import Connect
 
@@ -33,20 +35,34 @@ async def fill(bucket: Bucket, faces: Iterable[Frozen]) -> None:
 
 
 @asynccontextmanager
-async def parts_of(bucket: Bucket, cache: Path, **settings: Any) -> AsyncIterator[Parts]:  # noqa: ANN401 - any setting
+async def parts_of(
+    bucket: Bucket, cache: Path, *, unsealer: Unsealer | None = None, **settings: Any,  # noqa: ANN401 - any setting
+) -> AsyncIterator[Parts]:  # fmt: skip
     gallery = sections.Gallery(cache=cache / "cache", **settings)
-    async with assembled(bucket, gallery, Limits()) as parts:
+    async with assembled(bucket, gallery, Limits(), unsealer=unsealer) as parts:
         yield parts
 
 
 def ask(
-    port: int, path: str, headers: Mapping[str, str], method: str = "GET", body: bytes | None = None
+    port: int,
+    path: str,
+    headers: Mapping[str, str],
+    method: str = "GET",
+    body: bytes | None = None,
+    *,
+    tls: ssl.SSLContext | None = None,
 ) -> Answer:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    if tls is None:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    else:
+        connection = http.client.HTTPSConnection("127.0.0.1", port, timeout=30, context=tls)
     try:
         connection.request(method, path, body, {k.replace("_", "-"): v for k, v in headers.items()})
         answer = connection.getresponse()
-        return answer.status, {k.lower(): v for k, v in answer.getheaders()}, answer.read()
+        found = {name.lower(): value for name, value in answer.getheaders()}
+        if cookies := answer.headers.get_all("set-cookie"):
+            found["set-cookie"] = "\n".join(cookies)
+        return answer.status, found, answer.read()
     finally:
         connection.close()
 
@@ -120,7 +136,7 @@ async def serving(
     gallery = sections.Gallery(port=0, cache=cache / "cache", **settings)
     bucket = config.Bucket(url=url) if isinstance(url, str) else url
     task = asyncio.create_task(serve_gallery(config.Config(bucket=bucket, gallery=gallery), connect))
-    while not (found := re.search(r"http://127\.0\.0\.1:(\d+)/", caplog.text)):
+    while not (found := re.search(r"https?://127\.0\.0\.1:(\d+)/", caplog.text)):
         await asyncio.sleep(0.02)
         assert not task.done(), task.exception()
     try:

@@ -92,7 +92,7 @@ def test_each_listener_hears_what_it_asked_for_and_nothing_is_watched_for_nobody
             assert second.key.encode() in await anext(yard)
             assert second.key.encode() in await anext(all_of_it)
             for one in (all_of_it, yard):
-                await one.aclose()  # type: ignore[attr-defined]
+                await one.aclose()
             assert live.listeners == 0
             await asyncio.sleep(0.3)
             before = parts.bucket.requests
@@ -104,7 +104,7 @@ def test_each_listener_hears_what_it_asked_for_and_nothing_is_watched_for_nobody
             await fill(bucket, [third])
             while third.key.encode() not in await anext(again):
                 pass
-            await again.aclose()  # type: ignore[attr-defined]
+            await again.aclose()
 
     asyncio.run(scenario())
 
@@ -125,7 +125,7 @@ def test_a_busy_hour_is_followed_by_its_minutes(
                 async with asyncio.timeout(20):
                     while one.key.encode() not in await anext(stream):
                         pass
-            await stream.aclose()  # type: ignore[attr-defined]
+            await stream.aclose()
 
     asyncio.run(scenario())
 
@@ -149,7 +149,7 @@ def test_who_does_not_read_is_sent_away_and_holds_up_nobody(
             assert len(heard) == 8
             assert [event async for event in slow] == []
             assert parts.live.listeners == 1
-            await quick.aclose()  # type: ignore[attr-defined]
+            await quick.aclose()
 
     asyncio.run(scenario())
 
@@ -165,7 +165,7 @@ def test_who_comes_at_the_same_moment_and_is_one_too_many_is_sent_away(
             assert b"hello" in await anext(first)
             assert [event async for event in second] == []
             assert parts.live.listeners == 1
-            await first.aclose()  # type: ignore[attr-defined]
+            await first.aclose()
 
     asyncio.run(scenario())
 
@@ -232,7 +232,7 @@ def test_a_watcher_that_falls_is_replaced(
             one = now_face(make_face)
             await fill(bucket, [one])
             assert one.key.encode() in await anext(stream)
-            await stream.aclose()  # type: ignore[attr-defined]
+            await stream.aclose()
 
     asyncio.run(scenario())
 
@@ -254,7 +254,7 @@ def test_an_outages_backlog_is_told_in_part(
             newest = sorted(faces, key=lambda one: one.key)[-3:]
             for one in newest:
                 assert one.key.encode() in await anext(stream)
-            await stream.aclose()  # type: ignore[attr-defined]
+            await stream.aclose()
             del bucket
 
     asyncio.run(scenario())
@@ -330,6 +330,6 @@ def test_a_receipt_with_an_impossible_time_is_passed_over(tmp_path: Path) -> Non
                 found = Receipt(id=face_id, sha256="0" * 64, outcome="stored")
                 nudges._take(parts.live, "receipts/home/aaaaaaaa", topics.batches("s", [found])[0].to_bytes())
             assert parts.live._nudged == set()
-            await stream.aclose()  # type: ignore[attr-defined]
+            await stream.aclose()
 
     asyncio.run(scenario())

@@ -2,8 +2,9 @@
 
 from facerelay.sections.base import Section
 from facerelay.sections.eyes import Camera, Detect, PictureFormat, Preview, Visits
+from facerelay.sections.gallery import Gallery
 from facerelay.sections.home import Frigate, HomeAssistant, Webhook
-from facerelay.sections.keeping import Bucket, Gallery, Outbox, Store
+from facerelay.sections.keeping import Bucket, Outbox, Store
 from facerelay.sections.trust import Seal, Trust
 from facerelay.sections.watching import Metrics, Trace
 from facerelay.sections.wire import Broker, Forward, MessageLimits, Topics, Uplink

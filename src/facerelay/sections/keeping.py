@@ -1,14 +1,15 @@
-"""Outbox, bucket, store, page: where faces are kept and shown."""
+"""Outbox, bucket, store: where faces are kept."""
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr, model_validator
 
 from facerelay.face import Slug
-from facerelay.sections.base import LOOPBACK, Bytes, Port, Section, read_secret
+from facerelay.sections.base import FOREVER, Bytes, Kept, Section, read_secret
 
 
 class Outbox(Section):
@@ -37,10 +38,10 @@ class Outbox(Section):
         title="Unanswered sends",
         description="A face sent so often in vain, while others were answered, is parked.",
     )
-    expire_hours: Annotated[float, Field(gt=0, le=1_000_000)] | None = Field(
-        None,
-        title="Expiry",
-        description="Hours after which a face that still waits is dropped, and counted; unset: never.",
+    expire_hours: Kept = Field(
+        72,
+        title="Retention",
+        description='Hours after which a picture that nobody took is dropped, and counted; or "forever".',
     )
     sync: Literal["full", "normal"] = Field(
         "full",
@@ -52,6 +53,11 @@ class Outbox(Section):
         title="Books kept",
         description="Days for which ids of answered faces are kept for an audit (no pictures).",
     )
+
+    @property
+    def expire_s(self) -> float | None:
+        """Seconds for which a picture is kept; None: for ever."""
+        return None if self.expire_hours == FOREVER else 3600 * self.expire_hours
 
 
 class Bucket(Section):
@@ -80,7 +86,7 @@ class Bucket(Section):
     )
 
     @model_validator(mode="after")
-    def _oneread_secret(self) -> Bucket:
+    def _one_secret(self) -> Bucket:
         if self.secret_key is not None and self.secret_key_file is not None:
             raise ValueError("set secret_key or secret_key_file, not both")
         return self
@@ -97,10 +103,10 @@ class Store(Section):
     concurrency: Annotated[int, Field(ge=1, le=1024)] = Field(
         128, title="Concurrency", description="PUTs at once, at most."
     )
-    retention_days: Annotated[float, Field(ge=0, le=36_500)] = Field(
+    retention_days: Kept = Field(
         30,
         title="Retention",
-        description="Faces are deleted so many days after they arrived; 0 keeps them for ever.",
+        description='Days after its arrival when a face is deleted, within an hour; or "forever".',
     )
     quarantine_bytes: Bytes = Field(
         100_000_000, title="Quarantine budget", description="Bytes of unreadable messages kept, at most."
@@ -109,40 +115,7 @@ class Store(Section):
         7, title="Quarantine life", description="Days for which they are kept."
     )
 
-
-class Gallery(Section):
-    """The gallery: the faces of the bucket on web pages."""
-
-    host: str = Field("127.0.0.1", title="Host", description="Address to listen on: loopback only.")
-    port: Port = Field(8080, title="Port", description="0 takes a free one.")
-    erase: bool = Field(default=True, title="Erase", description="Whether faces can be erased on the page.")
-    listen: bool = Field(
-        default=False,
-        title="Listen",
-        description="Learn of new faces by the receipts at this side's broker, in place of looking.",
-    )
-    look_s: Annotated[float, Field(ge=0.1, le=3600)] = Field(
-        0.6,
-        title="Look",
-        description="Seconds between looks for new faces while a page is open: a listing a camera each.",
-    )
-    cache: Path = Field(
-        Path("gallery-cache"), title="Cache", description="The folder of thumbnails, for this user alone."
-    )
-    cache_bytes: Annotated[int, Field(ge=1_000_000)] = Field(
-        500_000_000, title="Cache budget", description="Of thumbnails on disk; past it the oldest go."
-    )
-    allow_insecure: bool = Field(
-        default=False,
-        title="Allow insecure",
-        description="Listen beyond loopback: in a container, whose port is then published on loopback alone.",
-    )
-
-    @model_validator(mode="after")
-    def _on_loopback(self) -> Gallery:
-        if not self.allow_insecure and self.host not in LOOPBACK:
-            raise ValueError(
-                "gallery.host: the page shows faces without a password, so it listens on loopback only"
-                " (use an SSH tunnel)"
-            )
-        return self
+    @property
+    def retention(self) -> timedelta | None:
+        """How long faces are kept; None: for ever."""
+        return None if self.retention_days == FOREVER else timedelta(days=self.retention_days)

@@ -11,6 +11,7 @@ from starlette.responses import JSONResponse, Response
 
 from facerelay import web
 from facerelay.cloud.contract import BucketError, MissingError
+from facerelay.cloud.gallery.access.log import AccessLogError
 from facerelay.cloud.gallery.asked import AskedError
 from facerelay.cloud.gallery.counted import counting
 from facerelay.cloud.gallery.thumbs import DamagedError
@@ -31,8 +32,12 @@ def guarded(work: Callable[[Request], Awaitable[Response]]) -> web.Endpoint:
     async def endpoint(request: Request) -> Response:
         if web.is_foreign(request):
             return error(403, "another page has asked for this")
-        with counting() as tally:
-            response = await _answered(work, request)
+        try:
+            with counting() as tally:
+                response = await _answered(work, request)
+        except AccessLogError as fault:
+            _seldom.say(logging.ERROR, "access-log", "no face is shown: %s", fault)
+            return error(503, "the access log cannot be written: see the gallery's log")
         response.headers[REQUESTS] = str(tally.requests)
         return response
 

@@ -15,6 +15,10 @@ from facerelay.cloud import keys
 from facerelay.cloud.bucket import content_type
 from facerelay.cloud.contract import MissingError
 from facerelay.cloud.gallery import asked, erasing, reading, thumbs
+from facerelay.cloud.gallery.access.guard import Access
+from facerelay.cloud.gallery.access.log import Action
+from facerelay.cloud.gallery.access.sessions import while_open
+from facerelay.cloud.gallery.access.visitor import visitor_of
 from facerelay.cloud.gallery.answers import answer, error, guarded
 from facerelay.cloud.gallery.asked import AskedError
 from facerelay.cloud.gallery.known import told
@@ -24,12 +28,15 @@ from facerelay.cloud.gallery.parts import Parts
 _MAX_BODY: Final = 200_000
 _LISTING_S: Final = 30.0
 _THUMB_KEPT: Final = "private, max-age=600, immutable"
+_UNKEPT: Final = "private, no-store"
+"""What was sealed comes on no disk, not even on that of who looks at it."""
+
 _STREAM: Final = web.ALWAYS | {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 
 
-def routes(parts: Parts) -> list[Route]:
+def routes(parts: Parts, access: Access) -> list[Route]:
     """Return the routes over the gallery's parts."""
-    api = _Api(parts)
+    api = _Api(parts, access)
     plain = {
         "/api/places": api.places, "/api/faces": api.faces, "/api/face": api.face, "/api/live": api.live,
         "/api/timeline": api.timeline, "/api/timeline/day": api.day, "/api/settings": api.settings,
@@ -42,8 +49,9 @@ def routes(parts: Parts) -> list[Route]:
 class _Api:
     """One method a route."""
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: Parts, access: Access) -> None:
         self._parts = parts
+        self._access = access
 
     async def places(self, _: Request) -> Response:
         return answer(await self._parts.wall.places())
@@ -60,8 +68,10 @@ class _Api:
         date = asked.date(request.query_params)
         return answer(await self._parts.timeline.hours(date, site=site, camera=camera))
 
-    async def settings(self, _: Request) -> Response:
-        return answer({"erase": self._parts.eraser is not None})
+    async def settings(self, request: Request) -> Response:
+        visitor = visitor_of(request)
+        may_erase = self._parts.eraser is not None and visitor.may_erase
+        return answer({"erase": may_erase, "login": visitor.session is not None})
 
     async def ready(self, _: Request) -> Response:
         await self._parts.listings.names(keys.ROOT, age_s=0)
@@ -69,12 +79,17 @@ class _Api:
 
     async def face(self, request: Request) -> Response:
         key = await self._one(request)
-        data = await self._parts.reader.picture(key)
-        learnt = thumbs.learn(data, self._parts.limits)
+        self._note(request, "page", [key])
+        look = await self._parts.reader.picture(key)
+        learnt = thumbs.learn(look, self._parts.limits)
         neighbours = await self._parts.wall.neighbours(key, learnt)
+        exif = told(look.data, self._parts.limits)
+        if look.face and not keys.is_own(key, look.face, opened=bool(look.seal and not look.closed)):
+            exif["fault"] = keys.WRONG_KEY
         return answer({
-            "face": reading.describe(key, {key: learnt}), "exif": told(data, self._parts.limits),
-            "bytes": len(data), "fault": learnt.fault, **neighbours,
+            "face": reading.describe(key, {key: learnt}), "exif": exif,
+            "bytes": look.size, "fault": learnt.fault, **neighbours,
+            **({"seal": look.seal.told()} if look.seal else {}),
         })  # fmt: skip
 
     async def thumb(self, request: Request) -> Response:
@@ -82,14 +97,19 @@ class _Api:
         if not await self._parts.listings.has(key, age_s=_LISTING_S):
             raise MissingError(key)
         data = await self._parts.reader.thumb(key)
-        return _picture(data, thumbs.MEDIA, _THUMB_KEPT)
+        sealed = await self._parts.reader.is_sealed(key)
+        return _picture(data, thumbs.MEDIA, _UNKEPT if sealed else _THUMB_KEPT)
 
     async def picture(self, request: Request) -> Response:
         key = await self._one(request)
-        data = await self._parts.reader.picture(key)
-        response = _picture(data, content_type(key.rpartition(".")[2]), "private, no-cache")
-        if request.query_params.get("download"):
-            response.headers["Content-Disposition"] = f'attachment; filename="{_file_name(key)}"'
+        download = bool(request.query_params.get("download"))
+        self._note(request, "download" if download else "picture", [key])
+        look = await self._parts.reader.picture(key)
+        ending = look.face.extension if look.face else key.rpartition(".")[2]
+        kept = _UNKEPT if look.seal or self._access.has_login else "private, no-cache"
+        response = _picture(look.data, content_type(ending), kept)
+        if download:
+            response.headers["Content-Disposition"] = f'attachment; filename="{_file_name(key, ending)}"'
         return response
 
     async def live(self, request: Request) -> Response:
@@ -99,17 +119,30 @@ class _Api:
         if request.method == "HEAD":
             return Response(media_type="text/event-stream", headers=_STREAM)
         events = self._parts.live.listen(site=site, camera=camera)
-        return _Stream(events, media_type="text/event-stream", headers=_STREAM)
+        until_out = while_open(events, visitor_of(request).session)
+        return _Stream(until_out, media_type="text/event-stream", headers=_STREAM)
 
     async def erase(self, request: Request) -> Response:
         eraser = self._parts.eraser
         if eraser is None:
             return error(403, "erasing is switched off here: gallery.erase = false")
-        if request.headers.get("x-facerelay") != "1" or not web.is_same_origin(request):
+        visitor = visitor_of(request)
+        ours = request.headers.get("x-facerelay") == "1" and web.is_same_origin(request)
+        if not ours and not visitor.by_header:
             return error(403, "another page has asked for this")
-        done = await eraser.erase(_chosen(await _body(request)))
+        if not visitor.may_erase:
+            return error(403, "you may see faces here, and not erase them: gallery.oidc_may_erase")
+        chosen = _chosen(await _body(request))
+        self._note(request, "erase", chosen)
+        done = await eraser.erase(chosen)
         clear = {"Clear-Site-Data": '"cache"'}
         return answer({"deleted": done.deleted, "proof": done.proof}, **clear)
+
+    def _note(self, request: Request, action: Action, chosen: list[str]) -> None:
+        """Write down who sees what, before it is seen."""
+        visitor = visitor_of(request)
+        found = tuple(facts.id for key in chosen if (facts := keys.parse(key)))
+        self._access.log.note(action, who=visitor.name, address=visitor.address, faces=found)
 
     async def _one(self, request: Request) -> str:
         """Return the key that is asked for, if its face was not erased."""
@@ -151,8 +184,7 @@ def _picture(data: bytes, media: str, keep: str) -> Response:
     return Response(data, media_type=media, headers=headers)
 
 
-def _file_name(key: str) -> str:
+def _file_name(key: str, ending: str) -> str:
     facts = keys.parse(key)
     assert facts is not None  # noqa: S101 - looked at before
-    ending = key.rpartition(".")[2]
     return f"{facts.site}-{facts.camera}-{facts.time:%Y%m%dT%H%M%S}Z-{facts.id[:8]}.{ending}"

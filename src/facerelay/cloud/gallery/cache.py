@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Self, TypeVar
 
@@ -45,6 +45,7 @@ class Learnt:
         height: of the picture, in pixels.
         visit: equal for the faces of one visit to a camera.
         fault: why the picture cannot be shown; empty where it can be.
+        sealed: whether this was sealed; then nothing of it comes on a disk.
     """
 
     quality: float | None = None
@@ -52,20 +53,22 @@ class Learnt:
     height: int | None = None
     visit: str | None = None
     fault: str = ""
+    sealed: bool = False
 
 
 class Cache:
     """Facts and thumbnails by the faces' keys, in SQLite; all of it can be lost, and is made anew.
 
     One thread does the work. What is deleted is overwritten. Where the folder cannot be written, a little
-    is kept in memory.
+    is kept in memory; what was sealed is kept nowhere else.
 
     Args:
-        folder: made if it is not there, mode 0700.
+        folder: made if it is not there, mode 0700; None: memory alone.
         max_bytes: of the file.
     """
 
-    def __init__(self, folder: Path, *, max_bytes: int) -> None:
+    def __init__(self, folder: Path | None, *, max_bytes: int) -> None:
+        self._sealed = None if folder is None else Cache(None, max_bytes=_SPARE_BYTES)
         self._folder = folder
         self._max_bytes = max_bytes
         self._db: sqlite3.Connection | None = None
@@ -73,41 +76,62 @@ class Cache:
 
     async def __aenter__(self) -> Self:
         await self._do(self._open)
+        if self._sealed is not None:
+            await self._sealed.__aenter__()
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        if self._sealed is not None:
+            await self._sealed.__aexit__()
         await self._do(self._close)
         self._thread.shutdown()
 
     async def learnt(self, keys: Sequence[str]) -> Mapping[str, Learnt]:
         """Return what is known of faces; those not read yet are left out."""
-        return await self._do(lambda: self._learnt(keys))
+        found = await self._do(lambda: self._learnt(keys))
+        if self._sealed is not None:
+            more = await self._sealed.learnt([key for key in keys if key not in found])
+            found |= {key: replace(one, sealed=True) for key, one in more.items()}
+        return found
 
     async def learn(self, known: Mapping[str, Learnt]) -> None:
         """Keep what was read of faces."""
-        if known:
-            await self._do(lambda: self._learn(known))
+        here = {key: one for key, one in known.items() if self._sealed is None or not one.sealed}
+        if here:
+            await self._do(lambda: self._learn(here))
+        if self._sealed is not None:
+            await self._sealed.learn({key: one for key, one in known.items() if one.sealed})
 
     async def thumb(self, key: str) -> bytes | None:
         """Return a thumbnail, if there is one."""
-        return await self._do(lambda: self._thumb(key))
+        if kept := await self._do(lambda: self._thumb(key)):
+            return kept
+        return None if self._sealed is None else await self._sealed.thumb(key)
 
     async def keep(self, key: str, learnt: Learnt, thumb: bytes | None) -> None:
         """Keep what was read of a face, and its thumbnail."""
-        await self._do(lambda: self._keep(key, learnt, thumb))
+        if learnt.sealed and self._sealed is not None:
+            await self._sealed.keep(key, learnt, thumb)
+        else:
+            await self._do(lambda: self._keep(key, learnt, thumb))
 
     async def drop(self, keys: Iterable[str]) -> None:
         """Delete faces; their bytes are overwritten."""
         gone = list(keys)
         if gone:
             await self._do(lambda: self._drop(gone))
+            if self._sealed is not None:
+                await self._sealed.drop(gone)
 
     async def keys(self, *, after: str = "", most: int = 1000) -> list[str]:
         """Return the next keys of which anything is kept, in their order."""
-        return await self._do(lambda: self._keys(after, most))
+        found = await self._do(lambda: self._keys(after, most))
+        if self._sealed is not None:
+            found = sorted([*found, *await self._sealed.keys(after=after, most=most)])[:most]
+        return found
 
     async def size(self) -> int:
-        """Return the bytes in use."""
+        """Return the bytes in use, on disk where there is one."""
         return await self._do(self._size)
 
     async def _do(self, work: Callable[[], T]) -> T:
@@ -122,6 +146,9 @@ class Cache:
             return work()
 
     def _open(self) -> None:
+        if self._folder is None:
+            self._in_memory()
+            return
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._folder.chmod(0o700)
@@ -138,6 +165,9 @@ class Cache:
         """Open the file again; without what it held, if that is damaged; else go on in memory."""
         self._close()
         try:
+            if self._folder is None:
+                self._in_memory()
+                return
             if wrong:
                 for name in (_NAME, f"{_NAME}-wal", f"{_NAME}-shm"):
                     (self._folder / name).unlink(missing_ok=True)
@@ -243,6 +273,7 @@ def _opened(path: str) -> sqlite3.Connection:
         db.execute("PRAGMA journal_mode = WAL").fetchall()
         db.execute("PRAGMA synchronous = NORMAL")
         db.execute("PRAGMA secure_delete = ON").fetchall()
+        db.execute("PRAGMA temp_store = MEMORY")
         db.execute("PRAGMA cache_size = -4000")
         (version,) = db.execute("PRAGMA user_version").fetchone()
         if version != _VERSION:

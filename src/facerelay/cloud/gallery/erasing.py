@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from facerelay.cloud import keys, quarantine
+from facerelay.cloud import keys, proofs, quarantine
 from facerelay.cloud.contract import LONGEST_PUT_S, Bucket, BucketError
-from facerelay.cloud.erase import delete_all, prove
+from facerelay.cloud.erase import delete_all
 from facerelay.cloud.tombstones import AGE_S, Tombstone, bury, now
 
 log = logging.getLogger(__name__)
@@ -42,6 +42,7 @@ class Eraser:
         bucket: where.
         wait_s: until the second sweep.
         on_gone: is told the keys.
+        sign: signs the proofs.
     """
 
     def __init__(
@@ -50,10 +51,12 @@ class Eraser:
         *,
         on_gone: Callable[[Sequence[str]], Awaitable[None]],
         wait_s: float = LONGEST_PUT_S + AGE_S,
+        sign: proofs.Sign | None = None,
     ) -> None:
         self._bucket = bucket
         self._on_gone = on_gone
         self._wait_s = wait_s
+        self._sign = sign
         self._behind: set[asyncio.Task[None]] = set()
         self._deleting: set[str] = set()
 
@@ -65,13 +68,13 @@ class Eraser:
         """
         facts = {key: found for key in chosen if (found := keys.parse(key))}
         ids = tuple(sorted({one.id for one in facts.values()}))
-        tombstone = await bury(self._bucket, Tombstone(made=now(), ids=ids))
-        log.info("%s is written; deleting", tombstone)
+        tombstones = await self._bury(facts.values())
+        log.info("%s is written; deleting", ", ".join(tombstones))
         hours = sorted({key.rpartition("/")[0] for key in facts})
         gone = await self._sweep(hours, frozenset(ids))
         await self._on_gone([*facts, *gone])
-        self._later(self._finish(hours, frozenset(ids)))
-        return Done(len(gone), prove({"ids": ids}, tombstone, gone))
+        self._later(self._finish(hours, frozenset(ids), tombstones))
+        return Done(len(gone), await self._prove(ids, tombstones, gone, swept=0))
 
     def obey(self, covered: Sequence[str]) -> None:
         """Delete faces that lie in the bucket though a tombstone covers them, behind whoever found them."""
@@ -95,13 +98,39 @@ class Eraser:
         self._behind.add(task)
         task.add_done_callback(self._behind.discard)
 
-    async def _finish(self, hours: Sequence[str], ids: frozenset[str]) -> None:
+    async def _bury(self, chosen: Iterable[keys.Facts]) -> list[str]:
+        """Write a tombstone for each site: an id tells a time, and its own outboxes alone are told of it."""
+        by_site: dict[str, set[str]] = {}
+        for face in chosen:
+            by_site.setdefault(face.site, set()).add(face.id)
+        return [
+            await bury(self._bucket, Tombstone(made=now(), site=site, ids=tuple(sorted(ids))))
+            for site, ids in sorted(by_site.items())
+        ]
+
+    async def _prove(
+        self, ids: Iterable[str], tombstones: Sequence[str], gone: Sequence[str], *, swept: int
+    ) -> str:
+        asked = proofs.asked(ids=ids)
+        return await proofs.write(
+            self._bucket, asked=asked, tombstones=tombstones, deleted=gone, swept=swept, sign=self._sign
+        )
+
+    async def _finish(self, hours: Sequence[str], ids: frozenset[str], tombstones: Sequence[str]) -> None:
         """Sweep quarantine, then all of it once more when no PUT can be under way that began before."""
         found = await self._stubbornly(lambda: self._sweep_quarantine(ids))
         await asyncio.sleep(self._wait_s)
         found += await self._stubbornly(lambda: self._sweep(hours, ids))
         found += await self._stubbornly(lambda: self._sweep_quarantine(ids))
         await self._on_gone(found)
+        if found:
+            late = found
+
+            async def prove() -> list[str]:
+                await self._prove(ids, tombstones, late, swept=len(late))
+                return []
+
+            await self._stubbornly(prove)
         log.info("the second sweep is done: %d more objects deleted", len(found))
 
     async def _delete_all(self, gone: Sequence[str]) -> None:

@@ -23,7 +23,8 @@ def told(data: bytes, limits: face.Limits) -> dict[str, Any]:
     except face.FaceError as error:
         return {**about, "fault": str(error)}
     parts = {name: round(value, 4) for name, value in frozen.face.parts.items()}
-    known = {**face.describe(frozen.face), "parts": parts, **about, "sha256": frozen.sha256}
+    known = face.describe(frozen.face) | ({"parts": parts} if parts else {}) | about
+    known["sha256"] = frozen.sha256
     return known | _tags(seen.exif or b"")
 
 

@@ -7,7 +7,7 @@ import json
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -95,7 +95,9 @@ class Live:
         """How many listen."""
         return len(self._listeners)
 
-    async def listen(self, *, site: str | None = None, camera: str | None = None) -> AsyncIterator[bytes]:
+    async def listen(
+        self, *, site: str | None = None, camera: str | None = None
+    ) -> AsyncGenerator[bytes, None]:
         """Yield server-sent events: `hello`, then `face` and `erased`, and comments in between.
 
         Who does not take them as they come is sent away, and may come again; so is who is one too many.

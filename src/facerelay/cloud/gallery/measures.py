@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -19,10 +19,12 @@ class Measures:
 
     Args:
         parts: of the gallery.
+        logins: how many tries to log in came to what.
     """
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: Parts, *, logins: Mapping[str, int]) -> None:
         self._parts = parts
+        self._logins = logins
         self._answers = Counter(dict.fromkeys(_CLASSES, 0))
 
     def counted(self, app: ASGIApp) -> ASGIApp:
@@ -45,5 +47,7 @@ class Measures:
     def _readings(self) -> Iterator[Reading]:
         for code, n in dict(self._answers).items():
             yield Reading(c.REQUESTS, (code,), n)
+        for outcome, n in dict(self._logins).items():
+            yield Reading(c.LOGINS, (outcome,), n)
         yield Reading(c.BUCKET_REQUESTS, (), self._parts.bucket.requests)
         yield Reading(c.LISTENERS, (), self._parts.live.listeners)

@@ -13,7 +13,7 @@ from facerelay.face import SLUG
 from facerelay.mqtt import Connect
 from facerelay.topics import Receipts, WireError
 
-FILTER: Final = "receipts/#"
+FILTER: Final = "receipts/+/+"
 _TOPIC: Final = re.compile(rf"receipts/({SLUG})/[0-9a-f]+", re.ASCII)
 _WINDOW: Final = 200
 

@@ -16,6 +16,8 @@ from facerelay.cloud.gallery.obeying import Obedience
 from facerelay.cloud.gallery.reading import Reader, describe
 from facerelay.cloud.gallery.timeline import Timeline
 from facerelay.cloud.gallery.wall import Wall
+from facerelay.cloud.proofs import Sign
+from facerelay.cloud.unseal import Unsealer
 from facerelay.face import Limits
 from facerelay.sections import Gallery
 
@@ -36,8 +38,23 @@ class Parts:
 
 
 @asynccontextmanager
-async def assembled(bucket: Bucket, settings: Gallery, limits: Limits) -> AsyncIterator[Parts]:
-    """Put the parts together over a bucket, for as long as the block runs."""
+async def assembled(
+    bucket: Bucket,
+    settings: Gallery,
+    limits: Limits,
+    *,
+    unsealer: Unsealer | None = None,
+    sign: Sign | None = None,
+) -> AsyncIterator[Parts]:
+    """Put the parts together over a bucket, for as long as the block runs.
+
+    Args:
+        bucket: where the faces are.
+        settings: the gallery's.
+        limits: what a picture may be, at most.
+        unsealer: opens what is sealed; None leaves it closed.
+        sign: signs proofs of erasure.
+    """
     counted = CountedBucket(bucket)
     async with Cache(settings.cache, max_bytes=settings.cache_bytes) as cache:
         listings = Listings(counted)
@@ -53,10 +70,10 @@ async def assembled(bucket: Bucket, settings: Gallery, limits: Limits) -> AsyncI
             await obedience.look(age_s=0)
             await obedience.forget(erased)
 
-        eraser = Eraser(counted, on_gone=gone) if settings.erase else None
+        eraser = Eraser(counted, on_gone=gone, sign=sign) if settings.erase else None
         if eraser is not None:
             obedience.tell_alive = eraser.obey
-        reader = Reader(counted, cache, limits=limits, is_erased=obedience.is_erased)
+        reader = Reader(counted, cache, limits=limits, is_erased=obedience.is_erased, unsealer=unsealer)
         timeline = Timeline(counted, listings)
         try:
             yield Parts(

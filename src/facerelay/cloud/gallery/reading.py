@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any, Final
 
 from facerelay import face
@@ -13,6 +14,7 @@ from facerelay.cloud.contract import Bucket, BucketError, MissingError
 from facerelay.cloud.gallery import thumbs
 from facerelay.cloud.gallery.cache import Cache, Learnt
 from facerelay.cloud.gallery.once import Once
+from facerelay.cloud.unseal import Look, Unsealer
 
 _AT_ONCE: Final = 24
 _DECODERS: Final = 2
@@ -26,6 +28,7 @@ class Reader:
         cache: what was read before.
         limits: what a picture may be, at most.
         is_erased: whether a face was erased, meanwhile perhaps.
+        unsealer: opens what is sealed; None leaves it closed.
     """
 
     def __init__(
@@ -35,25 +38,35 @@ class Reader:
         *,
         limits: face.Limits,
         is_erased: Callable[[str], bool] = lambda _: False,
+        unsealer: Unsealer | None = None,
     ) -> None:
         self._bucket = bucket
         self._cache = cache
         self._limits = limits
         self._is_erased = is_erased
+        self._unsealer = unsealer or Unsealer(limits)
         self._gate = asyncio.Semaphore(_AT_ONCE)
         self._decoders = asyncio.Semaphore(_DECODERS)
         self._large = asyncio.Lock()
         self._making = Once[bytes]()
 
-    async def picture(self, key: str) -> bytes:
-        """Return a face's bytes.
+    async def picture(self, key: str) -> Look:
+        """Return a face, opened where it is sealed and can be.
 
         Raises:
             MissingError: it is not there.
             BucketError: it cannot be read.
         """
         async with self._gate:
-            return await self._bucket.get(key, max_bytes=self._limits.bytes)
+            data = await self._bucket.get(key, max_bytes=self._limits.bytes)
+        return await self._unsealer.look(data)
+
+    async def is_sealed(self, key: str) -> bool:
+        """Whether a face whose thumbnail was asked for is sealed, or may be."""
+        if not key.endswith(".png"):
+            return False
+        learnt = (await self._cache.learnt([key])).get(key)
+        return learnt is None or learnt.sealed
 
     async def known(self, wanted: Sequence[str]) -> dict[str, Learnt]:
         """Return what is known of faces without reading them."""
@@ -88,22 +101,21 @@ class Reader:
     async def _make(self, key: str) -> bytes:
         async with self._decoders:
             try:
-                data = await self.picture(key)
+                look = await self.picture(key)
             except BucketError as error:
                 if error.fault != "too-large":
                     raise
                 await self._cache.keep(key, Learnt(fault="too-large"), None)
                 raise thumbs.DamagedError("too-large") from error
-            learnt = thumbs.learn(data, self._limits)
+            learnt = thumbs.learn(look, self._limits)
             try:
                 large = (learnt.width or 0) * (learnt.height or 0) > thumbs.LARGE
                 async with self._large if large or learnt.fault else nullcontext():
-                    thumb = await asyncio.to_thread(thumbs.make, data)
+                    thumb = await asyncio.to_thread(thumbs.make, look.data)
             except thumbs.DamagedError as error:
-                await self._cache.keep(key, Learnt(fault=str(error)), None)
+                await self._cache.keep(key, Learnt(fault=str(error), sealed=learnt.sealed), None)
                 raise
-        shown = Learnt(learnt.quality, learnt.width, learnt.height, learnt.visit)
-        await self._cache.keep(key, shown, thumb)
+        await self._cache.keep(key, replace(learnt, fault=""), thumb)
         await self._drop_erased([key])
         return thumb
 
@@ -113,14 +125,14 @@ class Reader:
 
     async def _learn(self, key: str) -> Learnt | None:
         try:
-            data = await self.picture(key)
+            look = await self.picture(key)
         except MissingError:
             return None
         except BucketError as error:
             if error.fault != "too-large":
                 raise
             return Learnt(fault="too-large")
-        return thumbs.learn(data, self._limits)
+        return thumbs.learn(look, self._limits)
 
 
 def describe(key: str, known: Mapping[str, Learnt] | None = None) -> dict[str, Any]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import struct
+import warnings
 from typing import Final
 
 from PIL import Image
 
 from facerelay import face, picture
 from facerelay.cloud.gallery.cache import Learnt
+from facerelay.cloud.unseal import Look
 
 SIDE: Final = 320
 """Longest side in pixels, at most."""
@@ -39,18 +41,26 @@ _FAULTS: Final = (
 _BACKGROUND: Final = (128, 128, 128)
 
 
+# Of odd metadata, which is looked at nowhere here: each hostile picture would be a line in the log.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+
+
 class DamagedError(ValueError):
     """A picture that cannot be shown; the message says why, in a few words."""
 
 
-def learn(data: bytes, limits: face.Limits) -> Learnt:
-    """Return what a face's bytes say; no pixel is decoded."""
+def learn(look: Look, limits: face.Limits) -> Learnt:
+    """Return what a face's bytes say; no pixel is decoded. One that stays sealed says nothing."""
+    sealed = look.seal is not None
     try:
-        seen = picture.read(data, max_bytes=limits.bytes, max_pixels=limits.pixels)
-        known = face.parse(data, limits).face
+        seen = picture.read(look.data, max_bytes=limits.bytes, max_pixels=limits.pixels)
+        known = face.parse(look.data, limits).face
     except (picture.PictureError, face.FaceError) as error:
-        return Learnt(fault=error.reason)
-    return Learnt(known.quality, seen.width, seen.height, f"{known.outbox}-{known.run}-{known.track}")
+        return Learnt(fault=error.reason, sealed=sealed)
+    if look.closed:
+        return Learnt(width=seen.width, height=seen.height, sealed=True)
+    visit = f"{known.outbox}-{known.run}-{known.track}"
+    return Learnt(known.quality, seen.width, seen.height, visit, sealed=sealed)
 
 
 def make(data: bytes) -> bytes:

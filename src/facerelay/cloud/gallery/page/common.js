@@ -69,9 +69,23 @@ export async function ask(path, options = {}) {
     throw new Fault(0, "The gallery does not answer.");
   }
   const body = await answer.json().catch(() => ({}));
+  if (answer.status === 401) location.assign(`/login${query({ next: location.pathname + location.search })}`);
   if (!answer.ok) throw new Fault(answer.status, body.error || `The gallery answers ${answer.status}.`);
   return body;
 }
+
+/** What may be done here. Who has logged in can log out: by a button in the bar. */
+export const settings = ask("/api/settings").catch(() => ({}));
+settings.then(({ login }) => {
+  if (!login) return;
+  const out = make("button", { type: "button", id: "logout", textContent: "Log out" });
+  out.addEventListener("click", async () => {
+    addEventListener("pagehide", () => sessionStorage.clear()); // after what the page itself keeps
+    await ask("/logout", { method: "POST", headers: { "X-Facerelay": "1" } }).catch(() => {});
+    location.assign("/login");
+  });
+  document.querySelector(".bar").append(out);
+});
 
 /** Erase faces for good; tells this browser's other pages. */
 export async function erase(keys) {

@@ -1,6 +1,6 @@
 // One face's page: its picture, all that is known of it, its neighbours; download and erase.
 
-import { Live, ask, byId, clock, erase, faceUrl, fullDate, make, nameOf, pictureUrl, query, thumbUrl } from "./common.js";
+import { Live, ask, byId, clock, erase, faceUrl, fullDate, make, nameOf, pictureUrl, query, settings, thumbUrl } from "./common.js";
 import { facts } from "./facts.js";
 
 const sure = byId("sure"), main = byId("face"), picture = byId("picture");
@@ -131,7 +131,7 @@ picture.addEventListener("error", () => picture.parentElement.classList.add("gon
 
 const keyOf = () => new URLSearchParams(location.search).get("key") ?? "";
 addEventListener("popstate", () => show(keyOf()));
-ask("/api/settings").then(({ erase: may }) => { mayErase = may; byId("erase").hidden = !may; }).catch(() => {});
+settings.then(({ erase: may }) => { mayErase = Boolean(may); byId("erase").hidden = !may; });
 new Live({
   erased: (keys) => {
     if (leaving) return;

@@ -9,15 +9,21 @@ const PARTS = {
 const CLOCKS = {
   synchronised: "Synchronised", unsynchronised: "Not synchronised: the time may be wrong", unknown: "Not known whether synchronised",
 };
-const SHOWN = new Set(["id", "site", "camera", "time", "quality", "parts", "score", "box", "frame", "track", "clock", "thinned", "outbox", "run", "seq", "software", "sha256", "format", "description", "width", "height", "fault"]);
+const SHOWN = new Set(["id", "site", "camera", "time", "quality", "parts", "score", "box", "frame", "track", "clock", "thinned", "outbox", "run", "seq", "software", "sha256", "format", "description", "width", "height", "fault", "sealed"]);
 
 /** Return the lists that describe a face, as `/api/face` tells of it. */
-export function facts({ face, exif = {}, visit, bytes }) {
+export function facts({ face, exif = {}, visit, bytes, seal }) {
   const time = new Date(face.time);
   const { box, frame, parts = {}, thinned } = exif;
   const width = exif.width ?? face.width, height = exif.height ?? face.height;
   const quality = exif.quality ?? face.quality;
   return [
+    seal && list("Its seal", [
+      ["Picture", seal.opened ? "Sealed, and opened here with the private key" : bad(`Sealed: ${seal.fault}`)],
+      ["Sealed by", seal.signed_by],
+      ["Its key", seal.revoked && bad("Revoked since: whoever held it may have sealed this later")],
+      ["Signature", seal.doubt && bad(seal.doubt)],
+    ]),
     list("Where and when", [
       ["Taken", [`${fullDate(time)}, ${clock(time)}`, hint(`${time.toISOString().replace("T", " ").replace("Z", "")} UTC`)]],
       ["Camera", face.camera],
@@ -31,7 +37,7 @@ export function facts({ face, exif = {}, visit, bytes }) {
       ["Detector’s score", parts.score === undefined && exif.score !== undefined && share(exif.score)],
     ]),
     list("The picture", [
-      ["Fault", exif.fault && make("span", { className: "bad", textContent: exif.fault })],
+      ["Fault", exif.fault && bad(exif.fault)],
       ["Format", exif.format],
       ["Size", width && height && `${width} × ${height} px`],
       ["File", bytes !== undefined && kilobytes(bytes)],
@@ -59,6 +65,7 @@ function list(title, rows) {
   return [make("h2", { textContent: title }), make("dl", {}, ...shown)];
 }
 
+const bad = (text) => make("span", { className: "bad", textContent: text });
 const hint = (text) => make("small", { textContent: text });
 const mono = (text) => make("span", { className: "mono", textContent: text });
 const kilobytes = (bytes) => (bytes < 10_000 ? `${bytes.toLocaleString("en-GB")} bytes` : `${(bytes / 1000).toFixed(1)} kB`);
