@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import click
@@ -15,6 +16,7 @@ import pytest
 
 import days
 from chains import Chain, chain, eventually, facerelay
+from enrolled import Enrolled
 from facerelay.cli import main
 from facerelay.cloud.bucket import open_bucket
 from facerelay.cloud.contract import BucketError
@@ -22,10 +24,10 @@ from facerelay.commands.exits import MEANINGS, Exit, code_of
 from facerelay.config import Bucket
 from servers import free_port
 
-ROLES = {"capture", "broker", "forward", "store", "gallery"}
+ROLES = {("capture",), ("broker",), ("forward",), ("store",), ("gallery",), ("run",)}
 """They print nothing: what they say is their log."""
 
-LONG = {"demo"}
+LONG = {("demo",)}
 """Runs the whole chain, in its own test."""
 
 FAULT = """
@@ -65,6 +67,7 @@ def _words(c: Chain, portrait: Path, tmp_path: Path) -> dict[str, list[str]]:
     yard = str(c.objects("faces/site=home/camera=yard")[0].relative_to(c.folder / "bucket"))
     return {
         "init": ["edge", str(tmp_path / "new.toml")],
+        "keygen": [str(tmp_path / "owner.key")],
         "bridge mosquitto": edge,
         "completion": ["bash"],
         "top": ["--once", *edge],
@@ -76,18 +79,35 @@ def _words(c: Chain, portrait: Path, tmp_path: Path) -> dict[str, list[str]]:
         "ls": edge,
         "get": [key, "-o", str(tmp_path), *edge],
         "share": [key, *edge],
+        "lifecycle": edge,
         "erase": ["--id", Path(yard).name[14:50], "--wait", "0", "--yes", *edge],
     }
 
 
-COMMANDS = [" ".join(path) for path in _leaves(main) if not {*path} & (ROLES | LONG)]
+def _enrolling(tmp_path: Path) -> dict[str, list[str]]:
+    """Say how each command of `enrol` is called, with a cloud that is enrolled."""
+    cloud = ["-c", str(Enrolled.make(tmp_path, sites=()).file), "--out", str(tmp_path / "new.tar")]
+    edge = Enrolled.make(tmp_path / "more")
+    return {
+        "enrol cloud": ["localhost", "--dir", str(tmp_path / "another")],
+        "enrol edge": ["gate", *cloud],
+        "enrol store": ["second", *cloud],
+        "enrol renew": ["store.main", *cloud],
+        "enrol revoke": ["store.main", *cloud[:2]],
+        "enrol list": cloud[:2],
+        "enrol request": ["door", "--dir", str(tmp_path / "device")],
+        "enrol join": [str(edge.folder / "door.tar"), "--dir", str(tmp_path / "device")],
+    }
+
+
+COMMANDS = [" ".join(path) for path in _leaves(main) if path not in ROLES | LONG]
 
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_each_command_that_prints_prints_lines_of_json(
     running: Chain, name: str, portrait: Path, tmp_path: Path
 ) -> None:
-    words = _words(running, portrait, tmp_path)
+    words = _enrolling(tmp_path) if "enrol " in name else _words(running, portrait, tmp_path)
     assert name in words, f"say here how `facerelay {name}` is called, and give it --json"
     done = facerelay(*name.split(), *words[name], "--json")
     if name == "share":  # a folder has no links: how they look with a bucket is in its own test
@@ -173,9 +193,12 @@ def test_ctrl_c_is_130(tmp_path: Path) -> None:
     (tmp_path / "bucket").mkdir()
     words = ["erase", "--yes", "--site", "home", "--set", f"bucket.url=file://{tmp_path}/bucket"]
     env = {name: value for name, value in os.environ.items() if not name.startswith("FACERELAY_")}
+    # A shell starts what runs behind it with SIGINT ignored, and who inherits that is to leave it so.
+    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     with subprocess.Popen(
-        [sys.executable, "-m", "facerelay", *words], stderr=subprocess.PIPE, text=True, env=env
-    ) as child:
+        [sys.executable, "-m", "facerelay", *words], stderr=subprocess.PIPE, text=True, env=env,
+        preexec_fn=heed,  # noqa: PLW1509 - it asks the kernel for one thing
+    ) as child:  # fmt: skip
         eventually(lambda: list((tmp_path / "bucket").rglob("*.json")))  # the tombstone: it waits from now on
         child.send_signal(signal.SIGINT)
         _, said = child.communicate(timeout=30)

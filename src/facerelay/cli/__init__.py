@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from facerelay import __version__
-from facerelay.cli import books, faces, roles, setup
+from facerelay.cli import books, enrol, erasing, faces, roles, setup
 from facerelay.commands import logs, running
 from facerelay.commands.entry import Commands
 
@@ -13,9 +13,10 @@ __all__ = ["main"]
 
 _COMMANDS = (
     roles.demo, roles.capture, roles.broker, roles.forward, roles.store, roles.gallery,
-    setup.init, setup.bridge, setup.completion,
+    enrol.run, setup.init, setup.keygen, enrol.enrol, setup.bridge, setup.completion,
     books.top, books.ledger, books.report, books.doctor,
-    faces.send, faces.detect, faces.list_, faces.get, faces.share, faces.erase,
+    faces.send, faces.detect, faces.list_, faces.get, faces.share,
+    erasing.erase, erasing.lifecycle,
 )  # fmt: skip
 
 

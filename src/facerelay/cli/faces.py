@@ -1,4 +1,4 @@
-"""Single faces: sent, found in pictures, listed, fetched, shared, erased."""
+"""Single faces: sent, found in pictures, listed, fetched, shared."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import asyncio
 import re
 import sys
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -73,12 +72,16 @@ def list_(known: Config, prefix: str, *, as_json: bool) -> None:
 @with_settings
 @click.argument("keys", nargs=-1, required=True)
 @click.option("-o", "--output", type=click.Path(path_type=Path), default=".", help="The folder to write to.")
+@click.option("--sealed", is_flag=True, help="Leave sealed faces sealed: the files as they are.")
 @json_option("What is printed anyway: one JSON object a file.")
-def get(known: Config, keys: tuple[str, ...], *, output: Path, as_json: bool) -> None:  # noqa: ARG001 - it prints nothing else
-    """Fetch objects from the bucket into a folder, and say what their EXIF knows."""
+def get(known: Config, keys: tuple[str, ...], *, output: Path, sealed: bool, as_json: bool) -> None:  # noqa: ARG001 - it prints nothing else
+    """Fetch objects from the bucket into a folder, and say what their EXIF knows.
+
+    A sealed face is opened with the private key in seal.identity_file: the picture inside is written.
+    """
     from facerelay.commands.objects import fetch  # noqa: PLC0415 - a command loads what it needs
 
-    asyncio.run(fetch(known, keys, output))
+    asyncio.run(fetch(known, keys, output, sealed=sealed))
 
 
 @click.command()
@@ -96,38 +99,3 @@ def share(known: Config, *, names: tuple[str, ...], lasts: str, endpoint: str | 
     from facerelay.commands.share import share as work  # noqa: PLC0415 - a command loads what it needs
 
     asyncio.run(work(known, names, lasts, endpoint=endpoint, as_json=as_json))
-
-
-@click.command()
-@with_settings
-@click.option("--id", "ids", multiple=True, help="A face's id; may be said again.")
-@click.option("--site", help="All faces of a site.")
-@click.option("--camera", help="All faces of a camera of that site.")
-@click.option("--from", "start", type=click.DateTime(), help="From this time on, UTC.")
-@click.option("--to", "end", type=click.DateTime(), help="Until this time, UTC.")
-@click.option(
-    "--wait",
-    default=40.0,
-    show_default=True,
-    help="Seconds until the second sweep: longer than a store's slowest PUT.",
-)
-@click.option("--yes", is_flag=True, help="Don't ask.")
-@json_option("What is printed anyway: the proof, one JSON object.")
-def erase(known: Config, *, yes: bool, as_json: bool, **chosen: Any) -> None:  # noqa: ANN401, ARG001 - click's options; it prints nothing else
-    """Erase faces for good: what is sent again later is erased too. Prints a line of proof."""
-    from facerelay.commands.objects import erase as work  # noqa: PLC0415 - a command loads what it needs
-
-    if not any(chosen[name] for name in ("ids", "site", "start", "end")):
-        raise settings.ConfigError("say what to erase: --id, --site, --camera with --site, --from, --to")
-    if chosen["camera"] and not chosen["site"]:
-        raise settings.ConfigError("--camera needs --site: two sites may have a camera of that name")
-    if chosen["start"] and chosen["end"] and chosen["start"] >= chosen["end"]:
-        raise settings.ConfigError("--from is not before --to")
-    if odd := [each for each in chosen["ids"] if not re.fullmatch(r"[0-9a-f-]{36}", each)]:
-        raise settings.ConfigError(f"--id {odd[0]}: no face's id, of 36 letters: see its key, or its page")
-    if not yes:
-        named = {"id": ", ".join(chosen["ids"]), "site": chosen["site"], "camera": chosen["camera"],
-                 "from": chosen["start"], "to": chosen["end"]}  # fmt: skip
-        what = ", ".join(f"{name} {value}" for name, value in named.items() if value)
-        click.confirm(f"Erase for ever from {known.bucket.url}: {what}?", abort=True, err=True)
-    asyncio.run(work(known, **chosen))

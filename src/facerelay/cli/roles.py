@@ -12,7 +12,7 @@ import click
 from facerelay import settings
 from facerelay.commands import running, vitals
 from facerelay.commands.entry import json_option, with_settings
-from facerelay.config import Config
+from facerelay.config import Broker, Config
 
 
 @click.command()
@@ -106,7 +106,10 @@ def broker(known: Config) -> None:
     from facerelay.link.broker import run_broker  # noqa: PLC0415 - a command loads what it needs
 
     tools = vitals.Instruments(known, "broker")
-    role = run_broker(known.broker, max_message=known.limits.message_bytes, meters=tools.meters)
+    role = run_broker(
+        known.broker.listening, max_message=known.limits.message_bytes, trust=known.trust,
+        faces=known.face_topic, meters=tools.meters,
+    )  # fmt: skip
     work = vitals.beside(role, vitals.broker(known), instruments=tools)
     running.run(lambda stop: running.until(stop, work))
 
@@ -150,14 +153,29 @@ def store(known: Config) -> None:
     running.run(lambda stop: running.until(stop, work))
 
 
+def _as_gallery(known: Config) -> Broker:
+    """Return the broker on this side, as the gallery comes to it."""
+    own = known.gallery
+    if own.broker_cert is None:
+        return known.broker
+    return known.broker.model_copy(update={"cert": own.broker_cert, "key": own.broker_key})
+
+
 @click.command()
 @with_settings
 def gallery(known: Config) -> None:
-    """Show the faces of the bucket on web pages, on loopback: live, by time, camera and quality."""
-    from facerelay.cloud.gallery import serve_gallery  # noqa: PLC0415 - a command loads what it needs
+    """Show the faces of the bucket on web pages, on loopback: live, by time, camera and quality.
+
+    Beyond loopback with TLS (gallery.cert, gallery.key) and a login (gallery.token_file or OIDC) alone.
+    """
+    import secrets  # noqa: PLC0415 - a command loads what it needs
+
+    from facerelay.cloud.gallery import serve_gallery  # noqa: PLC0415 - as above
 
     _with_bucket(known)
     tools = vitals.Instruments(known, "gallery")
-    role = serve_gallery(known, running.connector(known), meters=tools.meters)
-    work = vitals.beside(role, vitals.page(known), instruments=tools)
+    probe = secrets.token_urlsafe(32)
+    connect = running.connector(known, _as_gallery(known))
+    role = serve_gallery(known, connect, meters=tools.meters, probe=probe)
+    work = vitals.beside(role, vitals.page(known, probe=probe), instruments=tools)
     running.run(lambda stop: running.until(stop, work))

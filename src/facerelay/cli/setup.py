@@ -29,6 +29,26 @@ def init(side: str, path: Path | None, *, as_json: bool) -> None:
         click.echo("\n".join(f"  {command}" for command in commands))
 
 
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@json_option("One JSON object: file, public.")
+def keygen(file: Path, *, as_json: bool) -> None:
+    """Make a private key for sealed faces, in FILE, and print its public half: for the edges' settings.
+
+    The file is that of age-keygen: age itself reads it. Whoever has it sees the faces; without it nobody
+    ever does: keep a copy where the bucket is not.
+    """
+    from facerelay.sealing import make_identity  # noqa: PLC0415 - a command loads what it needs
+
+    public = make_identity(file)
+    if as_json:
+        click.echo(json.dumps({"file": str(file), "public": public}))
+        return
+    click.echo(f"{file} written: keep a copy of it where the bucket is not. In edge.toml:\n")
+    click.echo(f'  [seal]\n  recipients = ["{public}"]\n\nwhere faces are looked at, in cloud.toml:\n')
+    click.echo(f'  [seal]\n  identity_file = "{file.absolute()}"')
+
+
 @click.group()
 def bridge() -> None:
     """Let a broker's own bridge be the link, in place of the forwarder."""

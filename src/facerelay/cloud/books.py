@@ -14,6 +14,7 @@ from typing import Final
 
 from facerelay.alarms import Report
 from facerelay.cloud.contract import Bucket, BucketError
+from facerelay.cloud.room import Room
 from facerelay.face import SLUG
 from facerelay.seldom import Seldom
 from facerelay.topics import MOST_PARTS, Ledger, WireError, shown
@@ -26,6 +27,12 @@ _MOST_BYTES: Final = 16_000_000
 _MOST_OF_SITE: Final = 250
 _MOST_CAMERAS_OF_SITE: Final = 4_000
 """Books of a site beyond these are not read: who may write one site's must not hide all others'."""
+
+_MOST_READ: Final = 5_000
+"""Outboxes of all sites together whose books are read: those heard last."""
+
+_SHARE: Final = 2
+"""Of what may wait one site takes no more than a half."""
 
 _AT_ONCE: Final = 16
 _PART: Final = r"[1-9][0-9]{0,3}"
@@ -52,6 +59,7 @@ class Books:
         max_bytes: of ledgers that wait.
         heed: is told of each ledger that is taken, and of its site.
         keep: so long books are kept; what a broker retained of an edge that told it longer ago is not taken.
+        count: is told of each ledger that is not kept.
         now: the time in UTC.
     """
 
@@ -62,10 +70,15 @@ class Books:
         max_bytes: int = _MOST_BYTES,
         heed: Callable[[str, Ledger], None] = lambda *_: None,
         keep: timedelta | None = None,
+        count: Callable[[], None] = lambda: None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._bucket = bucket
         self._max_bytes = max_bytes
+        self._count = count
+        self._room = Room(bucket, ROOT)
+        self._of_site: Counter[str] = Counter()
+        self._count_of_site: Counter[str] = Counter()
         self._heed = heed
         self._keep = keep
         self._now = now
@@ -88,11 +101,18 @@ class Books:
         if retained and self._keep and books.link and self._now() - books.link.time > self._keep:
             return False
         key = _key(site, outbox, books.part)
-        grown = self._bytes + len(payload) - len(self._waiting.get(key, b""))
-        if grown > self._max_bytes or (len(self._waiting) >= _MOST and key not in self._waiting):
+        more = len(payload) - len(self._waiting.get(key, b""))
+        if self._bytes + more > self._max_bytes or (len(self._waiting) >= _MOST and key not in self._waiting):
             return self._refuse("too many ledgers at once", topic, payload)
+        whose = _site(key)
+        fresh = key not in self._waiting
+        full = fresh and self._count_of_site[whose] >= _MOST // _SHARE
+        if full or self._of_site[whose] + more > self._max_bytes // _SHARE:
+            return self._refuse("too many ledgers of one site at once", topic, payload)
+        self._count_of_site[whose] += fresh
         self._waiting[key] = payload
-        self._bytes = grown
+        self._bytes += more
+        self._of_site[whose] += more
         self._heed(site, books)
         return True
 
@@ -100,7 +120,10 @@ class Books:
         """Write what has changed; what the bucket does not take now is tried at the next flush."""
         for key, data in list(self._waiting.items()):
             try:
-                await self._write(key, data)
+                if await self._room.takes(_site(key), key):
+                    await self._write(key, data)
+                else:
+                    self._refuse("too many outboxes have books already", key, data)
             except BucketError as error:
                 self._seldom.say(logging.WARNING, "write", "a ledger is not written: %s", error)
                 if error.passing:
@@ -108,6 +131,9 @@ class Books:
             if self._waiting.get(key) is data:  # and no newer one came meanwhile
                 del self._waiting[key]
                 self._bytes -= len(data)
+                self._of_site[_site(key)] -= len(data)
+                self._count_of_site[_site(key)] -= 1
+        self._of_site, self._count_of_site = +self._of_site, +self._count_of_site
 
     async def _write(self, key: str, data: bytes) -> None:
         """Write a ledger; one that tells its time, and is there already, is not written again."""
@@ -136,6 +162,7 @@ class Books:
     def _refuse(self, why: str, topic: str, payload: bytes) -> bool:
         form = "%s: %d bytes: %s: not kept"
         self._seldom.say(logging.WARNING, why, form, shown(topic), len(payload), why)
+        self._count()
         return False
 
 
@@ -192,7 +219,10 @@ def _latest(found: _Found) -> list[tuple[tuple[str, str], dict[int, datetime]]]:
         if n > _MOST_OF_SITE:
             form = "site %s has the books of %d outboxes: %d are read"
             _seldom.say(logging.WARNING, "outboxes", form, site, n, _MOST_OF_SITE)
-    return sorted(places, key=lambda each: each[0])
+    if len(places) > _MOST_READ:
+        form = "the books of %d outboxes: the %d heard last are read"
+        _seldom.say(logging.WARNING, "all", form, len(places), _MOST_READ)
+    return sorted(places[:_MOST_READ], key=lambda each: each[0])
 
 
 def _fitted(site: str, books: Ledger, room: Counter[str]) -> Ledger:
@@ -236,6 +266,11 @@ async def _read(bucket: Bucket, key: str) -> Ledger | None:
             raise
         log.warning("%s: %s: left out", key, error)
         return None
+
+
+def _site(key: str) -> str:
+    """Return the folder of a site below the books' own."""
+    return key.split("/")[1]
 
 
 def _key(site: str, outbox: str, part: int) -> str:

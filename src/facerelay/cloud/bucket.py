@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 from datetime import timedelta
 from pathlib import Path
@@ -29,6 +28,7 @@ from facerelay.cloud.folder import FolderBucket
 from facerelay.cloud.objects import ObjectBucket
 from facerelay.cloud.quick import Quick
 from facerelay.cloud.signature import Signer
+from facerelay.sections.base import is_loopback
 
 if TYPE_CHECKING:  # obstore's settings are types alone: they are not there at run time
     from obstore.store import AzureConfig, ClientConfig, ObjectStore, RetryConfig, S3Config
@@ -142,7 +142,7 @@ def _client(settings: config.Bucket) -> ClientConfig:
         if endpoint.scheme not in {"http", "https"} or not endpoint.hostname:
             raise _wrong("bucket.endpoint: write it as https://host:port")
         plain = endpoint.scheme == "http"
-        if plain and not settings.allow_http and not _loopback(endpoint.hostname):
+        if plain and not settings.allow_http and not is_loopback(endpoint.hostname):
             raise _wrong(
                 "bucket.endpoint is http, beyond this machine: use https, or set bucket.allow_http = true"
             )
@@ -162,13 +162,6 @@ def _keys(settings: config.Bucket) -> tuple[str | None, str | None]:
     if bool(settings.access_key) != bool(secret):
         raise _wrong("bucket.access_key and bucket.secret_key go together: set both, or neither")
     return settings.access_key, secret
-
-
-def _loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _prefix(path: str) -> str | None:

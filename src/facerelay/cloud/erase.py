@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import json
 import logging
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
 from pydantic import ValidationError
 
-from facerelay.cloud import keys, quarantine
+from facerelay.cloud import keys, proofs, quarantine
 from facerelay.cloud.contract import LONGEST_PUT_S, Bucket
 from facerelay.cloud.tombstones import AGE_S, MAX_IDS, Tombstone, bury, now
 from facerelay.steps import Watch, unwatched
@@ -28,12 +27,32 @@ class EraseError(ValueError):
     """This cannot be asked; the message says what can."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """Which faces are meant: those that agree with all that is given.
+
+    Attributes:
+        ids: of faces.
+        site: its name.
+        camera: its name.
+        start: faces taken at this time or later.
+        end: faces taken before this time.
+    """
+
+    ids: tuple[str, ...] = ()
+    site: str | None = None
+    camera: str | None = None
+    start: datetime | None = None
+    end: datetime | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """An object to delete, and whether its face lies beyond the end of the rule's tombstone."""
+    """An object to delete, whose face it is, and whether that lies beyond the end of the rule's tombstone."""
 
     key: str
     id: str
+    camera: str
     ahead: bool
 
 
@@ -42,10 +61,10 @@ class Erased:
     """What was erased.
 
     Attributes:
-        tombstone: the key of the tombstone, which stays.
+        tombstone: the key of the tombstone, which stays; empty where there was nothing to write one of.
         deleted: the keys of all deleted objects.
         swept: how many of them only the second sweep found.
-        proof: all of it as one line of JSON, with a sha256 over the sorted keys, one a line.
+        proof: the line of proof, as it lies in the bucket.
     """
 
     tombstone: str
@@ -64,6 +83,14 @@ class Erased:
         return tuple(sorted({facts.id for key in self.deleted if (facts := keys.parse(key))}))
 
 
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What an erasure would delete: objects by the place where they lie, and by site and camera."""
+
+    places: Mapping[str, int]
+    cameras: Mapping[str, int]
+
+
 async def erase(
     bucket: Bucket,
     *,
@@ -75,53 +102,87 @@ async def erase(
     longest_put: float = LONGEST_PUT_S,
     watch: Watch = unwatched,
 ) -> Erased:
-    """Erase the faces that agree with all that is given.
+    """Erase the faces that agree with all that is given; see `Rule` and `erase_rule`.
+
+    Raises:
+        EraseError: nothing was given, or more than can be.
+        BucketError: the bucket failed; asking again is safe.
+    """
+    rule = Rule(ids=tuple(ids), site=site, camera=camera, start=start, end=end)
+    return await erase_rule(bucket, rule, longest_put=longest_put, watch=watch)
+
+
+async def erase_rule(
+    bucket: Bucket,
+    rule: Rule,
+    *,
+    longest_put: float = LONGEST_PUT_S,
+    watch: Watch = unwatched,
+    sign: proofs.Sign | None = None,
+) -> Erased:
+    """Erase the faces that agree with a rule.
 
     Without ids the rule ends now at the latest: what a camera takes tomorrow is stored again. What had
     arrived by now goes all the same where its clock ran ahead, and stays away by its id.
 
     Args:
         bucket: where.
-        ids: of faces.
-        site: its name.
-        camera: its name.
-        start: faces taken at this time or later.
-        end: faces taken before this time.
+        rule: which faces.
         longest_put: seconds that a PUT may take which began before the tombstone was seen.
         watch: is told how far it is.
+        sign: signs the proof.
 
     Raises:
         EraseError: nothing was given, or more than can be.
         BucketError: the bucket failed; asking again is safe.
     """
-    asked = _tombstone(tuple(ids), site, camera, start, end)
-    tombstone = asked if asked.ids else asked.model_copy(update={"end": min(end or asked.made, asked.made)})
+    asked, tombstone = _tombstones(rule)
     key = await bury(bucket, tombstone)
     log.info("%s is written; deleting", key)
     work = _Erasure(bucket, tombstone, asked, watch)
     first = await work.sweep()
-    await _wait(longest_put + AGE_S if longest_put else 0, watch)
+    await wait_for_puts(longest_put + AGE_S if longest_put else 0, watch)
     second = await work.sweep()
-    deleted = tuple(sorted({*first, *second}))
-    swept = len(set(second) - set(first))
-    criteria = tombstone.model_dump(mode="json", exclude_none=True, exclude={"v", "made"})
-    more = {"more_tombstones": work.more} if work.more else {}
-    return Erased(key, deleted, swept, prove(criteria, key, deleted, second_sweep=swept, **more))
+    said = tombstone.model_dump(mode="json", exclude_none=True, exclude={"v", "made", "ids"})
+    asked_for = proofs.asked(ids=tombstone.ids, **said)
+    return await proved(bucket, asked_for, [key, *work.more], (first, second), sign=sign)
 
 
-def prove(asked: Mapping[str, Any], tombstone: str, deleted: Iterable[str], **more: object) -> str:
-    """Return the line of proof of an erasure, as JSON: it names what was asked, and no person.
+async def survey(bucket: Bucket, rule: Rule, *, watch: Watch = unwatched) -> Survey:
+    """Count what an erasure would delete; nothing is written.
 
-    Args:
-        asked: the rule.
-        tombstone: its key.
-        deleted: the keys of all objects that went; their sha256 is over the sorted keys, one a line.
-        more: what else there is to say.
+    Raises:
+        EraseError: nothing was given, or more than can be.
+        BucketError: the bucket cannot be read.
     """
-    gone = sorted(deleted)
-    digest = hashlib.sha256("\n".join(gone).encode()).hexdigest()
-    proof = {"asked": asked, "tombstone": tombstone, "deleted": len(gone), **more, "sha256": digest}
-    return json.dumps(proof | {"time": now().isoformat()})
+    asked, tombstone = _tombstones(rule)
+    work = _Erasure(bucket, tombstone, asked, watch)
+    return counted([(one.key, one.camera) async for one in work.covered()])
+
+
+def counted(found: Sequence[tuple[str, str]]) -> Survey:
+    """Count what was found: keys, and the camera or topic that each is of."""
+    return Survey(
+        proofs.places(key for key, _ in found), dict(sorted(Counter(camera for _, camera in found).items()))
+    )
+
+
+async def proved(
+    bucket: Bucket,
+    asked: Mapping[str, object],
+    tombstones: Sequence[str],
+    sweeps: tuple[Sequence[str], Sequence[str]],
+    *,
+    sign: proofs.Sign | None = None,
+) -> Erased:
+    """Write the proof of two sweeps, and return what was erased."""
+    first, second = sweeps
+    deleted = tuple(sorted({*first, *second}))
+    swept = len({*second} - {*first})
+    proof = await proofs.write(
+        bucket, asked=asked, tombstones=tombstones, deleted=deleted, swept=swept, sign=sign
+    )
+    return Erased(tombstones[0] if tombstones else "", deleted, swept, proof)
 
 
 async def delete_all(bucket: Bucket, gone: Sequence[str], *, watch: Watch = unwatched) -> None:
@@ -135,7 +196,7 @@ async def delete_all(bucket: Bucket, gone: Sequence[str], *, watch: Watch = unwa
         await asyncio.gather(*(bucket.delete(key) for key in gone[at : at + _AT_ONCE]))
 
 
-async def _wait(seconds: float, watch: Watch) -> None:
+async def wait_for_puts(seconds: float, watch: Watch) -> None:
     """Wait until no PUT that began before can still be under way."""
     begin = time.monotonic()
     while (passed := time.monotonic() - begin) < seconds:
@@ -143,18 +204,21 @@ async def _wait(seconds: float, watch: Watch) -> None:
         await asyncio.sleep(min(1.0, seconds - passed))
 
 
-def _tombstone(
-    ids: tuple[str, ...], site: str | None, camera: str | None, start: datetime | None, end: datetime | None
-) -> Tombstone:
-    if not ids and site is None and camera is None and start is None and end is None:
+def _tombstones(rule: Rule) -> tuple[Tombstone, Tombstone]:
+    """Return a rule as it was asked, and as it is written down: without ids it ends now at the latest."""
+    if rule == Rule():
         raise EraseError("say what to erase: ids, a site, a camera, or a time range")
-    if len(ids) > MAX_IDS:
-        raise EraseError(f"{len(ids)} ids are too many at once: {MAX_IDS} at most")
+    if len(rule.ids) > MAX_IDS:
+        raise EraseError(f"{len(rule.ids)} ids are too many at once: {MAX_IDS} at most")
     try:
-        return Tombstone(made=now(), ids=ids, site=site, camera=camera, start=start, end=end)
+        asked = Tombstone(
+            made=now(), ids=rule.ids, site=rule.site, camera=rule.camera, start=rule.start, end=rule.end
+        )
     except ValidationError as error:
         fault = error.errors(include_url=False, include_input=False)[0]
         raise EraseError(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}") from error
+    ends = min(asked.end or asked.made, asked.made)
+    return asked, asked if asked.ids else asked.model_copy(update={"end": ends})
 
 
 class _Erasure:
@@ -179,7 +243,7 @@ class _Erasure:
     async def sweep(self) -> list[str]:
         """Delete all that is covered; return the keys."""
         found: list[_Found] = []
-        async for one in self._covered():
+        async for one in self.covered():
             found.append(one)
             self._watch("looking", len(found))
         await self._bury_ahead([one.id for one in found if one.ahead])
@@ -194,7 +258,7 @@ class _Erasure:
             self.more.append(await bury(self._bucket, Tombstone(made=now(), ids=batch)))
         self._ahead.update(fresh)
 
-    async def _covered(self) -> AsyncIterator[_Found]:
+    async def covered(self) -> AsyncIterator[_Found]:
         """Yield what is covered, by the partitions that it can lie in, and in quarantine."""
         asked = self._asked
         first = keys.day(asked.start) if asked.start else ""
@@ -216,7 +280,8 @@ class _Erasure:
         if self._ids and face.id not in self._ids:
             return None
         where = (face.site, face.camera, face.time)
+        found = _Found(key, face.id, f"{face.site}/{face.camera}", ahead=False)
         if self._tombstone.rules(*where):
-            return _Found(key, face.id, ahead=False)
+            return found
         meant = arrived <= self._asked.made and self._asked.rules(*where)
-        return _Found(key, face.id, ahead=True) if meant or face.id in self._ahead else None
+        return replace(found, ahead=True) if meant or face.id in self._ahead else None

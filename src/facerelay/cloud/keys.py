@@ -10,13 +10,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from facerelay.cloud.contract import Bucket, Children
-from facerelay.face import SLUG
+from facerelay.face import FACE_ID, SLUG, Frozen
 
 ROOT: Final = "faces"
 
 _KEY: Final = re.compile(
     rf"faces/site=(?P<site>{SLUG})/camera=(?P<camera>{SLUG})/date=(?P<date>\d{{4}}-\d\d-\d\d)/hour=\d\d/"
-    r"(?P<clock>\d{6}\.\d{6})-(?P<id>[0-9a-f-]{36})-[0-9a-f]{8}\.(?:jpg|png|webp)",
+    rf"(?P<clock>\d{{6}}\.\d{{6}})-(?P<id>{FACE_ID})-[0-9a-f]{{8}}\.(?:jpg|png|webp)",
     re.ASCII,
 )
 LEVELS: Final = {
@@ -36,6 +36,19 @@ class Facts:
     site: str
     camera: str
     time: datetime
+
+
+WRONG_KEY: Final = "it lies under another face's key: somebody has put it there, or changed it"
+
+
+def is_own(key: str, frozen: Frozen, *, opened: bool = False) -> bool:
+    """Whether a face lies under its own key, or under none of a face; once `opened`, whatever the hash."""
+    own = frozen.key
+    if parse(key) is None:
+        return True
+    if opened:
+        key, own = key.rpartition("-")[0], own.rpartition("-")[0]
+    return key == own
 
 
 def parse(key: str) -> Facts | None:

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from facerelay import alarms
-from facerelay.cloud.keep import Counters
+from facerelay.cloud.counters import Counters
 from facerelay.metrics import Metric, Reading, books
 from facerelay.metrics import catalogue as c
 from facerelay.metrics.lately import Lately
@@ -23,8 +23,8 @@ _SHARE: Final = 2
 """Of that room one site takes no more than a half."""
 
 _OURS: Final = frozenset({
-    "bucket", "conflict", "exif-too-large", "malformed", "no-pixels", "not-a-picture", "pickle", "too-large",
-    "too-many-pixels", "truncated", "wrong-topic",
+    "bad-seal", "bucket", "conflict", "exif-too-large", "fault", "ledger", "malformed", "no-pixels",
+    "not-a-picture", "pickle", "too-large", "too-many-pixels", "truncated", "wrong-topic",
 })  # fmt: skip
 """Reasons that this store gives; each is told at 0 as well."""
 

@@ -30,6 +30,7 @@ _DEFINITE: Final = {"EntityTooLarge", "KeyTooLongError", "InvalidObjectName", "M
 """What a server says of one object that it will never take. Anything else may pass: a token that expired,
 a bucket that is being made, a proxy between."""
 _TOO_LARGE: Final = 413
+_ODD_NAME: Final = "object with invalid path"
 _PAGE: Final = 1000
 _THREADS: Final = 16
 _FAULTS: Final = (BaseError, OSError, ValueError)
@@ -93,7 +94,12 @@ class ObjectBucket(Bucket):
             found = await obstore.get_async(self._store, key)
             if found.meta["size"] > max_bytes:
                 raise BucketError(key, f"{found.meta['size']} bytes, over {max_bytes}", "too-large")
-            return bytes(await found.bytes_async())
+            data = bytearray()
+            async for piece in found.stream():  # a server may send more than it said
+                data += piece
+                if len(data) > max_bytes:
+                    raise BucketError(key, f"more than {max_bytes} bytes", "too-large")
+            return bytes(data)
 
     async def delete(self, key: str) -> None:
         """Delete an object."""
@@ -158,6 +164,9 @@ def _explained(error: Exception, key: str, url: str, *, missing: bool = False) -
     if isinstance(error, (PermissionDeniedError, UnauthenticatedError)):
         hint = f"{_said(error)}: check bucket.access_key, its secret, and what they may do"
         return BucketError(key, hint, "denied")
+    if _ODD_NAME in text:
+        hint = "remove it by the provider's tools: until then nothing beside it can be listed"
+        return BucketError(key, f"{_said(error)}: {hint}")
     status, code = _STATUS.search(text), _CODE.search(text)
     if code and code[1] == "NoSuchBucket":
         return NoBucketError(key, url)

@@ -5,16 +5,16 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections import OrderedDict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Final
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
-from facerelay.cloud.contract import Bucket, BucketError, MissingError
+from facerelay.cloud import foreign, tombstones
+from facerelay.cloud.contract import Bucket, BucketError, Entry, MissingError
 from facerelay.cloud.keys import slug_of
-from facerelay.cloud.tombstones import Id
-from facerelay.face import Face
+from facerelay.face import Face, FaceId
 from facerelay.seldom import Seldom
 from facerelay.topics import shown
 
@@ -23,12 +23,15 @@ log = logging.getLogger(__name__)
 ROOT: Final = "quarantine"
 _REMEMBERED: Final = 4096
 _MAX_NOTE: Final = 8192
+_ALONE: Final = timedelta(hours=1)
+_BLOCK: Final = 4096
+"""What the smallest object counts for: a disk takes as much, and small ones would be very many."""
 
 
 class Owner(BaseModel):
     """Which face it was, where that could be read all the same."""
 
-    id: Id
+    id: FaceId
     site: str
     camera: str
     time: AwareDatetime
@@ -71,20 +74,22 @@ class Quarantine:
         self._seldom = Seldom(log)
 
     async def put(self, topic: str, payload: bytes, reason: str, face: Face | None = None) -> bool:
-        """Keep a message; return False where it already is, or where the budget is spent.
+        """Keep a message; return False where it already is, was erased, or where the budget is spent.
 
         Raises:
             BucketError: the bucket failed, in a way that may pass.
         """
         sha256 = hashlib.sha256(payload).hexdigest()
         mark = _mark(topic, sha256)
+        if mark not in self._recent and face is None and await foreign.is_erased(self._bucket, sha256):
+            return False
         if mark in self._recent:
             return False
         if self._used is None:
             self._used = await self._usage()
         note = _note(topic, payload, reason, sha256, face)
         text = note.model_dump_json(exclude_none=True).encode()
-        size = len(payload) + len(text)
+        size = _space(len(payload)) + _space(len(text))
         if self._used + size > self._max_bytes:
             form = "%s: not kept, the quarantine is full: raise store.quarantine_bytes"
             self._seldom.say(logging.WARNING, "full", form, shown(topic))
@@ -104,25 +109,40 @@ class Quarantine:
             return False
         return True
 
-    async def sweep(self) -> int:
-        """Delete what is too old, count anew what is used, and return how many objects went."""
-        before = datetime.now(UTC) - self._keep
-        gone = used = 0
+    async def sweep(self, now: Callable[[], datetime] = tombstones.now) -> int:
+        """Delete what is too old, count anew what is used, and return how many objects went.
+
+        A message that lost its note, by the end of a store between the two, goes after an hour: nobody could
+        find it by its face.
+        """
+        at = now()
+        old: list[str] = []
+        kept: dict[str, Entry] = {}
         async for entry in self._bucket.list(ROOT):
-            if entry.modified < before:
-                await self._bucket.delete(entry.key)
-                gone += 1
+            if entry.modified < at - self._keep:
+                old.append(entry.key)
             else:
-                used += entry.size
-        self._used = used
-        return gone
+                kept[entry.key] = entry
+        for key, entry in list(kept.items()):
+            alone = key.endswith(".bin") and f"{key.removesuffix('.bin')}.json" not in kept
+            if alone and entry.modified < at - _ALONE:
+                old.append(key)
+                del kept[key]
+        for key in old:
+            await self._bucket.delete(key)
+        self._used = sum(_space(entry.size) for entry in kept.values())
+        return len(old)
 
     async def _write(self, stem: str, payload: bytes, note: bytes) -> None:
         await self._bucket.put_new(f"{stem}.bin", payload)
         await self._bucket.put(f"{stem}.json", note)
 
     async def _usage(self) -> int:
-        return sum([entry.size async for entry in self._bucket.list(ROOT)])
+        return sum([_space(entry.size) async for entry in self._bucket.list(ROOT)])
+
+
+def _space(size: int) -> int:
+    return max(size, _BLOCK)
 
 
 def _mark(topic: str, sha256: str) -> bytes:

@@ -1,4 +1,4 @@
-"""AWS Signature Version 4 of a PUT whose key, hash and headers are known.
+"""AWS Signature Version 4 of a request whose path, hash and headers are known.
 
 Source: AWS, "Authenticating Requests: Using the Authorization Header", S3 API reference, in one chunk.
 """
@@ -51,23 +51,54 @@ class Signer:
             headers: more of them, by names in lower case; values without line breaks and outer blanks.
             now: Unix time; the clock's without it.
         """
+        fields = {"host": host, "x-amz-content-sha256": sha256, **headers}
+        lines, proof = self._sign("PUT", path, "", fields, now)
+        sent = lines.replace("\n", "\r\n")
+        return (
+            f"PUT {path} HTTP/1.1\r\n{sent}content-length:{size}\r\nauthorization:{proof}\r\n\r\n"
+        ).encode()
+
+    def fields(
+        self,
+        method: str,
+        host: str,
+        path: str,
+        query: str,
+        *,
+        sha256: str,
+        headers: Mapping[str, str],
+        now: float | None = None,
+    ) -> dict[str, str]:
+        """Return all headers of a request, by names in lower case.
+
+        Args:
+            method: GET, PUT, …
+            host: as the Host header has it.
+            path: percent-encoded.
+            query: encoded, its names sorted, each with a `=`.
+            sha256: of the body, in hex digits.
+            headers: more of them, by names in lower case; values without line breaks and outer blanks.
+            now: Unix time; the clock's without it.
+        """
+        fields = {"host": host, "x-amz-content-sha256": sha256, **headers}
+        _, proof = self._sign(method, path, query, fields, now)
+        return fields | {"authorization": proof}
+
+    def _sign(
+        self, method: str, path: str, query: str, fields: dict[str, str], now: float | None
+    ) -> tuple[str, str]:
+        """Add the time to the headers; return them as lines, and the signature's own."""
         self._set_time(int(time.time() if now is None else now))
-        fields = {
-            "host": host, "x-amz-content-sha256": sha256, "x-amz-date": self._stamp, **headers,
-        }  # fmt: skip
+        fields["x-amz-date"] = self._stamp
         names = sorted(fields)
         signed = ";".join(names)
         lines = "".join([f"{name}:{fields[name]}\n" for name in names])
-        request = f"PUT\n{path}\n\n{lines}\n{signed}\n{sha256}"
+        request = f"{method}\n{path}\n{query}\n{lines}\n{signed}\n{fields['x-amz-content-sha256']}"
         digest = hashlib.sha256(request.encode()).hexdigest()
         text = f"{_ALGORITHM}\n{self._stamp}\n{self._scope}\n{digest}"
         proof = hmac.digest(self._key, text.encode(), "sha256").hex()
         credential = f"{_ALGORITHM} Credential={self._access_key}/{self._scope}"
-        sent = lines.replace("\n", "\r\n")
-        return (
-            f"PUT {path} HTTP/1.1\r\n{sent}content-length:{size}\r\n"
-            f"authorization:{credential}, SignedHeaders={signed}, Signature={proof}\r\n\r\n"
-        ).encode()
+        return lines, f"{credential}, SignedHeaders={signed}, Signature={proof}"
 
     def _set_time(self, second: int) -> None:
         """Make what depends on the time anew: the stamp each second, the day's key each day."""

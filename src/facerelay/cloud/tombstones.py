@@ -12,14 +12,14 @@ from pydantic import (
     AwareDatetime,
     BaseModel,
     ConfigDict,
+    FailFast,
     Field,
-    StringConstraints,
     ValidationError,
     model_validator,
 )
 
 from facerelay.cloud.contract import Bucket, BucketError, MissingError
-from facerelay.face import Slug, new_id
+from facerelay.face import FaceId, Slug, new_id
 
 log = logging.getLogger(__name__)
 
@@ -29,8 +29,6 @@ AGE_S: Final = 5.0
 
 MAX_IDS: Final = 10_000
 _MAX_BYTES: Final = 1_000_000
-
-Id = Annotated[str, StringConstraints(pattern=r"^[0-9a-f-]{36}$")]
 
 
 class Tombstone(BaseModel):
@@ -43,7 +41,7 @@ class Tombstone(BaseModel):
 
     v: Literal[1] = 1
     made: AwareDatetime
-    ids: Annotated[tuple[Id, ...], Field(max_length=MAX_IDS)] = ()
+    ids: Annotated[tuple[FaceId, ...], Field(max_length=MAX_IDS), FailFast()] = ()
     site: Slug | None = None
     camera: Slug | None = None
     start: AwareDatetime | None = None
@@ -86,6 +84,7 @@ class Tombstones:
         self._read_at = -float("inf")
         self._lock = asyncio.Lock()
         self._known: set[str] = set()
+        self._read: dict[str, Tombstone] = {}
         self._by_id: dict[str, list[Tombstone]] = {}
         self._rules: list[Tombstone] = []
 
@@ -102,6 +101,11 @@ class Tombstones:
     def known(self) -> int:
         """How many were read: more than before means that there are new ones."""
         return len(self._known)
+
+    @property
+    def read(self) -> list[tuple[str, Tombstone]]:
+        """The tombstones of the last look with their keys, in the order of these: that of their writing."""
+        return sorted(self._read.items(), key=lambda item: item[0])
 
     def covered(self, face_id: str, site: str, camera: str, taken: datetime) -> bool:
         """Whether a face was erased, by the tombstones of the last look."""
@@ -128,7 +132,8 @@ class Tombstones:
         for key in fresh:
             try:
                 data = await self._bucket.get(key, max_bytes=_MAX_BYTES)
-                self._add(Tombstone.model_validate_json(data))
+                self._read[key] = Tombstone.model_validate_json(data)
+                self._add(self._read[key])
             except MissingError:
                 continue  # removed since it was listed
             except BucketError as error:

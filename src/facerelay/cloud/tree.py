@@ -13,6 +13,9 @@ from facerelay.cloud import files
 from facerelay.cloud.contract import Children, Entry, is_key
 
 _FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_MODE: Final = 0o750
+"""Of new folders: names tell who was where and when; who could write there could have faces erased."""
+
 _REMEMBERED: Final = 10_000
 _LAST_S: Final = 253_402_300_799
 """The end of the year 9999: a file system may claim more, a datetime holds no more."""
@@ -30,7 +33,7 @@ class Tree:
 
     def make_root(self) -> None:
         """Make the root, durably."""
-        Path(self._root).mkdir(parents=True, exist_ok=True)
+        Path(self._root).mkdir(mode=_MODE, parents=True, exist_ok=True)
         fd = os.open(Path(self._root).parent, _FOLDER)
         try:
             files.sync_folder(fd)
@@ -109,7 +112,7 @@ class Tree:
         if path in self._durable:
             return
         with suppress(FileExistsError):
-            os.mkdir(name, dir_fd=above)
+            os.mkdir(name, _MODE, dir_fd=above)
         files.sync_folder(above)
         if len(self._durable) >= _REMEMBERED:
             self._durable.clear()

@@ -15,7 +15,7 @@ from rich.table import Table
 from facerelay.alarms import Report
 from facerelay.cloud.audit import Audit
 from facerelay.cloud.books import read_books
-from facerelay.cloud.bucket import Bucket, open_bucket
+from facerelay.cloud.contract import Bucket
 from facerelay.commands import proof
 from facerelay.config import Config
 from facerelay.edge import reading
@@ -58,6 +58,8 @@ def existing_bucket(config: Config) -> Bucket:
     url = config.bucket.url
     if url.startswith("file://") and not Path(url.removeprefix("file://")).is_dir():
         raise ConfigError(f"bucket.url = {url}: there is no such folder")
+    from facerelay.cloud.bucket import open_bucket  # noqa: PLC0415 - an edge's installation has no obstore
+
     return open_bucket(config.bucket)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import struct
 from collections.abc import Sequence
 from itertools import count
@@ -25,12 +26,14 @@ from facerelay.edge.eyes.detect import Detection, configured
 from facerelay.edge.eyes.quality import measure
 from facerelay.edge.eyes.search import Search
 from facerelay.picture import PictureError
+from facerelay.settings import ConfigError
 from facerelay.topics import shown
 
 _MOST_BYTES: Final = 64_000_000
 _MOST_PIXELS: Final = 64_000_000
 _MOST_SIDE: Final = 16_384
 _MOST_NAME: Final = 200
+_ADDRESS: Final = re.compile(r"[a-z][a-z0-9+]*:/")
 _LINES, _TEXT = (0, 220, 0), (0, 0, 0)
 
 
@@ -52,6 +55,10 @@ def detect(config: Config, files: Sequence[Path], *, draw: Path | None = None) -
         ConfigError, ModelError: the detector cannot be made.
         OSError: the folder cannot be written.
     """
+    if any(_ADDRESS.match(str(file)) for file in files):  # which may hold a password, so it is not shown
+        raise ConfigError(
+            "an address is no file: for a camera write it into [[camera]], and try it with `facerelay doctor`"
+        )
     search = Search(configured(config.detect), tiles=config.detect.tiles)
     if draw is not None:
         draw.mkdir(parents=True, exist_ok=True)

@@ -50,8 +50,13 @@ async def examine(config: Config, *, as_json: bool = False) -> int:
         ]
     else:
         checks.append(("bucket", lambda: _bucket(config)))
+        checks.append(("erasure", lambda: _erasure(config)))
     if config.webhook.url is not None:
         checks.append(("webhook", lambda: _webhook(config)))
+    if config.trust.authority is not None or config.broker.server_cert is not None:
+        checks.append(("certificates", lambda: _certificates(config)))
+    if config.seal.recipients or config.seal.identity_file is not None:
+        checks.append(("seal", lambda: _seal(config)))
     checks.append(("clock", _clock))
     return max([await _examine(name, check, as_json=as_json) for name, check in checks])
 
@@ -76,9 +81,21 @@ async def _broker(config: Config, broker: Broker, setting: str) -> str:
         except TimeoutError:
             why = session.trouble or f"no answer in {_CONNECT_S:.0f} s"
             if not why.startswith("the broker"):  # else it is there, and has said what it wants
-                why += f": is a broker running there (`facerelay broker`)? See {setting}"
+                why += f": is a broker running there (`facerelay run`, or `facerelay broker`)? See {setting}"
             raise CheckError(f"{broker.url}: {why}") from None
     return f"{broker.url} answers"
+
+
+async def _seal(config: Config) -> str:
+    from facerelay.sealing import Opener, sealer  # noqa: PLC0415 - few faces are sealed
+
+    said = []
+    if sealer(config) is not None:
+        said.append(f"faces are sealed to {len(config.seal.recipients)} public keys")
+    if config.seal.identity_file is not None:
+        Opener(config.seal.identity_file)
+        said.append(f"sealed faces are opened with {config.seal.identity_file}")
+    return "; ".join(said)
 
 
 async def _model(config: Config) -> str:
@@ -142,6 +159,12 @@ async def _bucket(config: Config) -> str:
     return str(found)
 
 
+async def _erasure(config: Config) -> str:
+    from facerelay.commands import keeping  # noqa: PLC0415 - the edge needs no bucket
+
+    return await keeping.see(config.bucket)
+
+
 async def _webhook(config: Config) -> str:
     from facerelay.cloud.webhook import reach  # noqa: PLC0415 - the edge needs no webhook
 
@@ -149,6 +172,20 @@ async def _webhook(config: Config) -> str:
         return f"{await reach(config.webhook)} can be reached; nothing was posted"
     except (OSError, ValueError) as error:
         raise CheckError(f"{error or 'no answer'}: see webhook.url, secret and ca") from None
+
+
+async def _certificates(config: Config) -> str:
+    from facerelay.commands.roster import fingerprint  # noqa: PLC0415 - where there are certificates
+    from facerelay.fleet import endings, see_own  # noqa: PLC0415 - as above
+
+    see_own(config)
+    found = endings(config)
+    wrong = [f"{each.what} {each.wrong}" for each in found if each.wrong]
+    if wrong:
+        raise CheckError("; ".join(wrong))
+    first = min(found, key=lambda each: each.end)
+    said = f"{len(found)} are valid; the first to end is {first.what}, on {first.end:%Y-%m-%d}"
+    return said + (f"; the authority's fingerprint: {fingerprint(config)}" if config.trust.authority else "")
 
 
 async def _clock() -> str:

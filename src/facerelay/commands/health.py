@@ -83,6 +83,8 @@ def line(health: LinkHealth) -> str:
         words.append(f"down {health.cuts} times, made anew {health.resets} times")
     if health.broker_dropped:
         words.append(f"the broker dropped {health.broker_dropped} messages")
+    if health.ignored:
+        words.append(f"{health.ignored} messages ignored that no store of the authority had signed")
     age = _age(health)
     return ", ".join(words) + ("" if age < _FRESH_S else f" (as of {age:.0f} s ago)")
 

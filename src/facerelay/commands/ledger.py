@@ -220,7 +220,7 @@ def _how_far_back(config: Config, found: Report) -> Iterator[str]:
     if found.too_old:
         yield (
             f"{found.too_old} stored faces were not looked for in the bucket, which keeps them for"
-            f" {config.store.retention_days:g} days (store.retention_days)."
+            f" {config.store.retention_days} days (store.retention_days)."
         )
 
 

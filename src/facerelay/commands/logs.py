@@ -26,6 +26,9 @@ _MOST_TRACE: Final = 32_000
 _KEYS: Final = re.compile(r"(?<=://)[^/?#@\s'\"]*:[^/?#@\s'\"]*@")
 """User and password in a URL."""
 
+_CONTROLS: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
+"""What a terminal obeys, or what turns the order of letters: all but the tab and the end of a line."""
+
 log = logging.getLogger("facerelay")
 
 
@@ -52,14 +55,18 @@ class JsonLines(logging.Formatter):
 
 
 class PlainLines(logging.Formatter):
-    """Makes of each record a line for people; URLs lose their user and password."""
+    """Makes of each record a line for people; URLs lose their user and password.
+
+    What a terminal would obey is escaped, and what follows a line's end is set in: no text from outside can
+    be taken for a line of its own.
+    """
 
     def __init__(self) -> None:
         super().__init__(_PLAIN)
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line, and the traceback below it."""
-        return _without_keys(super().format(record))
+        return harmless(_without_keys(super().format(record)).replace("\n", "\n  "))
 
 
 class _StandardError(logging.StreamHandler[TextIO]):
@@ -110,7 +117,12 @@ def say(words: str, *, level: int = logging.INFO) -> None:
     if is_json():
         log.log(level, "%s", words)
     else:
-        click.echo(f"facerelay: {words}", err=True)
+        click.echo(f"facerelay: {harmless(words)}", err=True)
+
+
+def harmless(text: str) -> str:
+    """Return a text as a terminal may show it: what it would obey is escaped."""
+    return _CONTROLS.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
 def complain(words: str) -> None:

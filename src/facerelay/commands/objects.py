@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import click
 
 from facerelay import face
+from facerelay.cloud import by_topic, proof_signing, proofs
 from facerelay.cloud import erase as erasing
+from facerelay.cloud.keys import WRONG_KEY, is_own
+from facerelay.cloud.unseal import Look, unsealer
+from facerelay.commands import keeping, logs
 from facerelay.commands.books import existing_bucket
+from facerelay.commands.exits import Exit
 from facerelay.commands.progress import watching
 from facerelay.config import Config
 
@@ -27,21 +32,51 @@ async def listing(config: Config, prefix: str, *, as_json: bool) -> None:
             click.echo(f"{entry.modified:%Y-%m-%d %H:%M:%S} {entry.size:>9} {entry.key}")
 
 
-async def fetch(config: Config, keys: tuple[str, ...], folder: Path) -> None:
-    """Write objects into a folder, by the last part of their keys, and print what is known of each."""
+async def fetch(config: Config, keys: tuple[str, ...], folder: Path, *, sealed: bool = False) -> None:
+    """Write objects into a folder, by the last part of their keys, and print what is known of each.
+
+    Args:
+        config: this machine's settings.
+        keys: of the objects.
+        folder: made if it is not there.
+        sealed: leave sealed faces as they are, where otherwise the picture inside is written.
+
+    Raises:
+        IdentityError: seal.identity_file cannot be used.
+        ExistsError: a file is in the way.
+        ClosedError: a sealed face cannot be opened; what came before it is written.
+    """
+    eyes = unsealer(config)
     bucket = existing_bucket(config)
     folder.mkdir(parents=True, exist_ok=True)  # noqa: ASYNC240 - nothing else runs in this loop
     with watching(lines=True) as watch:
         for number, key in enumerate(keys):
             watch("fetching", number, len(keys))
             data = await bucket.get(key, max_bytes=config.limits.message_bytes)
+            look = await eyes.look(data)
+            if look.seal and look.closed and not sealed:
+                raise ClosedError(f"{key}: sealed: {look.seal.fault}; --sealed writes the file as it is")
             target = folder / Path(key).name
-            _write_new(target, data)
-            try:
-                known: dict[str, Any] = face.describe(face.parse(data, config.limits.face).face)
-            except face.FaceError as error:
-                known = {"unknown": error.reason}
+            if look.seal and look.face and not sealed:
+                target = target.with_suffix(f".{look.face.extension}")
+            _write_new(target, data if sealed else look.data)
+            known = _known(data, look, config, sealed=sealed)
+            if look.face and not is_own(key, look.face, opened=bool(look.seal and not look.closed)):
+                known["fault"] = WRONG_KEY
             click.echo(json.dumps({"file": str(target), **known}))
+
+
+def _known(data: bytes, look: Look, config: Config, *, sealed: bool) -> dict[str, Any]:
+    """Return what is known of an object that was written."""
+    try:
+        found = face.parse(data if sealed else look.data, config.limits.face).face
+    except face.FaceError as error:
+        return {"unknown": error.reason}
+    return face.describe(found) | ({"seal": look.seal.told()} if look.seal else {})
+
+
+class ClosedError(Exception):
+    """A sealed face cannot be opened; the message says why, and what to do."""
 
 
 class ExistsError(Exception):
@@ -58,26 +93,53 @@ def _write_new(path: Path, data: bytes) -> None:
         raise ExistsError(f"{path}: exists; name another folder with -o") from None
 
 
-async def erase(
-    config: Config,
-    *,
-    ids: tuple[str, ...],
-    site: str | None,
-    camera: str | None,
-    start: datetime | None,
-    end: datetime | None,
-    wait: float,
-) -> None:
-    """Erase faces, and print the proof."""
+async def erase(config: Config, rule: erasing.Rule, *, foreign: str | None, wait: float) -> None:
+    """Erase faces, or what came by a foreign topic, and print the proof.
+
+    Raises:
+        EraseError: it cannot be asked.
+        BucketError: the bucket failed; asking again is safe.
+    """
+    bucket = existing_bucket(config)
+    sign = proof_signing.signing(config.trust)
+    try:
+        await keeping.see(config.bucket)
+    except keeping.KeptError as error:
+        logs.say(f"{error}", level=logging.WARNING)
     with watching() as watch:
-        done = await erasing.erase(
-            existing_bucket(config),
-            ids=ids,
-            site=site,
-            camera=camera,
-            start=start.replace(tzinfo=UTC) if start else None,
-            end=end.replace(tzinfo=UTC) if end else None,
-            longest_put=wait,
-            watch=watch,
-        )
+        if foreign is not None:
+            done = await by_topic.erase(bucket, foreign, longest_put=wait, watch=watch, sign=sign)
+        else:
+            done = await erasing.erase_rule(bucket, rule, longest_put=wait, watch=watch, sign=sign)
     click.echo(done.proof)
+
+
+async def survey(config: Config, rule: erasing.Rule, *, foreign: str | None) -> None:
+    """Print what would be erased, and touch nothing."""
+    bucket = existing_bucket(config)
+    with watching() as watch:
+        if foreign is not None:
+            found = await by_topic.survey(bucket, foreign)
+        else:
+            found = await erasing.survey(bucket, rule, watch=watch)
+    objects = sum(found.places.values())
+    known = {"dry_run": True, "objects": objects, "places": found.places, "cameras": found.cameras}
+    click.echo(json.dumps(known))
+
+
+async def verify(config: Config) -> int:
+    """Go through the proofs of erasure, print what they come to, and return the exit code."""
+    with watching() as watch:
+        check = proof_signing.checking(config.trust)
+        found = await proofs.verify(existing_bucket(config), check=check, watch=watch)
+    known = {
+        "well": found.well, "proofs": found.lines, "signed": found.signed, "last": found.last,
+        "faults": found.faults, "alive": found.alive,
+    }  # fmt: skip
+    click.echo(json.dumps(known))
+    if found.alive:
+        logs.complain(
+            f"{found.alive} objects lie there that were erased: ask for the same erasure again, and see that"
+            " nobody but stores writes to this bucket"
+        )
+    return Exit.FINE if found.well else Exit.UNWELL

@@ -139,7 +139,8 @@ def _wanted(config: Config, db: sqlite3.Connection, span: Span) -> Iterator[Want
 
 def _kept_in_bucket(config: Config) -> datetime | None:
     """Return the time from which on faces must be there: older ones were deleted by age; None: never."""
-    return _since(config.store.retention_days) + _IN_TIME if config.store.retention_days else None
+    keep = config.store.retention
+    return None if keep is None else _since(keep / timedelta(days=1)) + _IN_TIME
 
 
 def _too_old(config: Config, db: sqlite3.Connection, span: Span) -> int:

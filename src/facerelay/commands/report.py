@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 import click
 
+from facerelay import private
 from facerelay.cloud.history.period import Counts
 from facerelay.commands import logs, sheet
 from facerelay.commands.books import existing_bucket
@@ -80,7 +80,7 @@ async def report(
         sys.stdout.buffer.write(data)
         sys.stdout.flush()
     elif not piped:
-        _write(path, data, force=force)
+        (private.replace if force else private.create)(path, data)
     _say(found, path, as_json=as_json, piped=piped)
     return Exit.FINE if found.closes else Exit.UNWELL
 
@@ -121,18 +121,3 @@ def _counts(counts: Counts) -> dict[str, Any]:
     names = ("frames", "inspected", "detections", "captured", "stored", "sent", "dropped", "refused",
              "erased", "duplicates", "bytes", "gaps", "dark_s")  # fmt: skip
     return {name: getattr(counts, name) for name in names} | {"reasons": dict(counts.reasons)}
-
-
-def _write(path: Path, data: bytes, *, force: bool) -> None:
-    """Write a file that its owner alone can read; beside it first, so that it is whole or not there."""
-    if not force:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        with os.fdopen(os.open(path, flags, 0o600), "wb") as file:
-            file.write(data)
-        return
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        _write(beside, data, force=False)
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)

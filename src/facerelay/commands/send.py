@@ -22,9 +22,9 @@ from facerelay.config import Config
 from facerelay.edge import reading
 from facerelay.edge.cameras.raster import Image
 from facerelay.edge.clock import clock_state
+from facerelay.edge.eyes.freeze import Seal, encode_face, sealer_of
 from facerelay.edge.outbox import Outbox
 from facerelay.edge.relaying import relaying
-from facerelay.edge.watcher import encode_face
 from facerelay.steps import Watch
 
 _LOOK_S: Final = 0.1
@@ -58,7 +58,8 @@ async def send(
     path = config.outbox.path.with_name(config.outbox.path.name + ".send")
     most = config.limits.message_bytes
     with Outbox(path, max_bytes=config.outbox.max_bytes, max_message=most) as outbox:
-        frozen = [_freeze(config, outbox, file, camera) for file in files]
+        seal = sealer_of(config)
+        frozen = [_freeze(config, outbox, file, camera, seal) for file in files]
         for each in frozen:
             outbox.put(each, chosen=time.time()).result()
         async with relaying(config, outbox, connector(config), brief=True):
@@ -73,7 +74,8 @@ async def send(
             known = {"id": entry.id, "state": entry.state, "reason": entry.reason, "key": each.key}
             click.echo(json.dumps({"file": str(file), **known}))
         else:
-            click.echo(f"{file}: {entry.state}{f' ({entry.reason})' if entry.reason else ''} {each.key}")
+            why = f" ({entry.reason})" if entry.reason else ""
+            click.echo(f"{logs.harmless(str(file))}: {entry.state}{why} {each.key}")
     if any(became[each.face.id].state == "waiting" for each in frozen):
         logs.complain(
             f"no receipt yet: is a store running, and the link up (`facerelay doctor`)? They wait in {path},"
@@ -91,13 +93,16 @@ async def _answered(outbox: Outbox, timeout: float, watch: Watch) -> None:  # no
 
 
 def _decode(data: bytes) -> Image:
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    except cv2.error:  # more pixels than it takes, where limits.pixels is set higher
+        image = None
     if image is None:
         raise picture.PictureError("malformed", "the picture cannot be decoded")
     return cast("Image", image)
 
 
-def _freeze(config: Config, outbox: Outbox, file: Path, camera: str) -> face.Frozen:
+def _freeze(config: Config, outbox: Outbox, file: Path, camera: str, seal: Seal | None) -> face.Frozen:
     try:
         with file.open("rb") as opened:
             data = opened.read(_MOST_BYTES + 1)
@@ -108,6 +113,6 @@ def _freeze(config: Config, outbox: Outbox, file: Path, camera: str) -> face.Fro
             camera=camera, time=datetime.now(UTC), box=(0, 0, seen.width, seen.height),
             frame=(seen.width, seen.height), score=1.0, quality=1.0, clock=clock_state(),
         )  # fmt: skip
-        return encode_face(known, image, form=config.picture, most=config.limits.message_bytes)
+        return encode_face(known, image, form=config.picture, most=config.limits.message_bytes, seal=seal)
     except (OSError, picture.PictureError) as error:
         raise SendError(f"{file}: {error}") from error

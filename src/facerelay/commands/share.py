@@ -20,7 +20,7 @@ from facerelay.cloud.objects import ObjectBucket
 from facerelay.commands import logs
 from facerelay.commands.books import existing_bucket
 from facerelay.config import Config
-from facerelay.sections.base import LOOPBACK
+from facerelay.sections.base import is_loopback
 from facerelay.settings import ConfigError
 from facerelay.topics import shown
 
@@ -151,7 +151,7 @@ def _days_about(face_id: str) -> set[str]:
 def _warn(endpoint: str | None) -> None:
     """Say where a link would lead nobody else: its host is part of what is signed."""
     host = urlsplit(endpoint or "").hostname
-    if host in LOOPBACK:
+    if host and is_loopback(host):
         logs.say(
             f"a link to {host} works on this machine alone: sign it for the address that others use, with"
             " --endpoint https://…",

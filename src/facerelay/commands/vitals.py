@@ -211,7 +211,7 @@ def broker(config: Config) -> Look:
 
     async def look() -> str:
         try:
-            await asyncio.wait_for(greet(config.broker), _ANSWER_S)
+            await asyncio.wait_for(greet(config.broker.listening), _ANSWER_S)
         except TimeoutError:
             return f"no answer on {config.broker.url}"
         return ""
@@ -246,17 +246,28 @@ def bucket(config: Config) -> Look:
     return seldom(look, every=_READ_EVERY_S)
 
 
-def page(config: Config) -> Look:
-    """Return what says whether the gallery shows what the bucket holds."""
-    import urllib.error  # noqa: PLC0415 - no other role asks a page
+def page(config: Config, *, probe: str = "") -> Look:
+    """Return what says whether the gallery shows what the bucket holds; `probe` opens it for this alone."""
+    import ssl  # noqa: PLC0415 - no other role asks a page
+    import urllib.error  # noqa: PLC0415 - as above
     import urllib.request  # noqa: PLC0415 - as above
 
-    host = "[::1]" if ":" in config.gallery.host else "127.0.0.1"
-    url = f"http://{host}:{config.gallery.port}/api/ready"
+    settings = config.gallery
+    anywhere = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - to be asked at loopback
+    host = anywhere.get(settings.host, settings.host)
+    host = f"[{host}]" if ":" in host else host
+    url = f"{'https' if settings.cert else 'http'}://{host}:{settings.port}/api/ready"
+    headers = {"Authorization": f"Bearer {probe}"} if probe and settings.has_login else {}
 
     def ask() -> str:
         try:
-            with urllib.request.urlopen(url, timeout=_ANSWER_S) as answer:
+            tls = None
+            if settings.cert:  # its names are for others; that it is the one of the file is what counts
+                tls = ssl.create_default_context(cafile=settings.cert)
+                tls.check_hostname = False
+                tls.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+            request = urllib.request.Request(url, headers=headers)  # noqa: S310 - our own
+            with urllib.request.urlopen(request, timeout=_ANSWER_S, context=tls) as answer:  # noqa: S310 - as above
                 answer.read()
         except urllib.error.HTTPError as error:
             return f"the page answers {error.code}: see its log"

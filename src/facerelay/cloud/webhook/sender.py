@@ -232,8 +232,14 @@ def message(frozen: Frozen) -> bytes:
     data: dict[str, Any] = {
         "id": face.id, "site": face.site, "camera": face.camera,
         "time": face.time.astimezone(UTC).isoformat(), "key": frozen.key, "sha256": frozen.sha256,
-        "bytes": len(frozen.data), "quality": round(face.quality, 4), "score": round(face.score, 4),
-        "box": list(face.box), "frame": list(face.frame), "visit": f"{face.run}-{face.track}",
+        "bytes": len(frozen.data),
     }  # fmt: skip
+    if face.sealed:
+        data["sealed"] = True
+    else:
+        data |= {
+            "quality": round(face.quality, 4), "score": round(face.score, 4),
+            "box": list(face.box), "frame": list(face.frame), "visit": f"{face.run}-{face.track}",
+        }  # fmt: skip
     told = {"type": "face.stored", "timestamp": datetime.now(UTC).isoformat(), "data": data}
     return json.dumps(told, separators=(",", ":")).encode()
