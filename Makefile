@@ -2,13 +2,14 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+SUPPLY := build/supply
 DEMO ?= --exit --pace
 WORKERS ?= 4
 MEDIA ?= $(FACERELAY_MEDIA)
 SECONDS ?= 1800
 SEED ?= 1
 
-.PHONY: demo test check docs shots bench bench-eyes soak test-setup machine-setup test-containers container-setup clean
+.PHONY: demo test check sbom docs shots bench bench-eyes soak fuzz hostile test-setup machine-setup test-containers container-setup clean
 
 demo: $(VENV)/.demo
 	$(BIN)/facerelay demo $(DEMO)
@@ -16,10 +17,19 @@ demo: $(VENV)/.demo
 test: $(VENV)/.dev
 	FACERELAY_MEDIA="$(MEDIA)" $(BIN)/pytest -n $(WORKERS) --dist loadfile $(TESTS)
 
-check: $(VENV)/.dev
+# AUDIT=must fails where no advisory service answers; else that is said, loudly.
+check: $(VENV)/.dev $(SUPPLY)/.made
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python supply/audit.py $(SUPPLY)/bin/pip-audit constraints.txt
+
+# What an installation consists of, as pinned: CycloneDX 1.6 in build/sbom.json.
+sbom: $(SUPPLY)/.made
+	rm -rf build/sbom-environment
+	$(PYTHON) -m venv --without-pip build/sbom-environment
+	$(SUPPLY)/bin/python -m pip --python build/sbom-environment/bin/python install -q --disable-pip-version-check -c constraints.txt '.[all]'
+	$(SUPPLY)/bin/python supply/sbom.py $(SUPPLY)/bin/cyclonedx-py build/sbom-environment/bin/python build/sbom.json
 
 # The site, into build/site; a link that leads nowhere fails. REPO_URL says where the repository is to be read.
 docs: $(VENV)/.dev
@@ -38,6 +48,15 @@ bench-eyes: $(VENV)/.dev
 # Breaks the chain by a seed for so many seconds, then audits it; as root it fills a disk, too. More words in SOAK.
 soak: $(VENV)/.dev
 	@PYTHONPATH=tests $(BIN)/python -m faults.soak --seconds $(SECONDS) --seed $(SEED) $(SOAK)
+
+# Hostile bytes at each border for SECONDS (20) each, or at TARGET alone; guided by coverage after `pip install -e '.[fuzz]'`.
+fuzz: SECONDS := $(if $(filter command line,$(origin SECONDS)),$(SECONDS),20)
+fuzz: $(VENV)/.dev
+	@PYTHONPATH=tests $(BIN)/python -m fuzzing --seconds $(SECONDS) $(if $(TARGET),--target $(TARGET))
+
+# A million hostile messages to the decoder, the store, and a part of them through a broker; more words in HOSTILE.
+hostile: $(VENV)/.dev
+	@PYTHONPATH=tests $(BIN)/python -m fuzzing.million $(HOSTILE)
 
 # Builds the images, runs all of it in containers, kills each one and cuts the line for WAN_SECONDS (20). BASE_IMAGES
 # names a program that makes the base images where no registry answers. TEST_CONTAINERS=must fails where 1 skips.
@@ -59,7 +78,7 @@ machine-setup:
 test-setup:
 	apt-get update
 	if command -v systemctl >/dev/null && ! command -v prometheus >/dev/null; then systemctl mask --quiet prometheus || true; fi
-	apt-get install -y --no-install-recommends mosquitto mosquitto-clients s3fs fuse openssl chromium fonts-dejavu-core zsh fish python3-gi \
+	apt-get install -y --no-install-recommends age mosquitto mosquitto-clients s3fs fuse openssl chromium fonts-dejavu-core zsh fish python3-gi \
 	  gir1.2-gst-rtsp-server-1.0 gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-ugly prometheus
 
 $(VENV)/.demo: pyproject.toml constraints.txt
@@ -73,6 +92,12 @@ $(VENV)/.demo: pyproject.toml constraints.txt
 $(VENV)/.dev: $(VENV)/.demo
 	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[all,dev]'
 	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt --no-deps axe-playwright-python
+	@touch $@
+
+# The tools that look at what others supply, apart from what they look at.
+$(SUPPLY)/.made: constraints.txt
+	$(PYTHON) -m venv $(SUPPLY)
+	$(SUPPLY)/bin/python -m pip install -q --disable-pip-version-check -c constraints.txt cyclonedx-bom pip-audit
 	@touch $@
 
 clean:
