@@ -4,18 +4,33 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from conftest import lacking, need
+from facerelay import settings
+from facerelay.fleet.issuer import hosts_of
+from facerelay.signing import read_certificate
 
 ROOT = Path(__file__).parents[1]
 FILE = ROOT / "examples/cloud-machine/cloud-init.yaml"
 SCRIPT = "/usr/local/sbin/facerelay-cloud"
 USER_DATA_BYTES = 16_384
 """The least that a provider takes: AWS, before base64."""
+
+COMPOSE = f"""#!/bin/sh
+echo "$*" >> "$0.log"
+case "$*" in
+  "-f compose.cloud.yaml run --rm -T enrol "*) shift 6 ;;
+  *) exit ;;
+esac
+cd "$CLOUD_FOLDER"
+exec "{sys.executable}" -m facerelay enrol "$@"
+"""
+"""What stands for an engine: it enrols here, as a container would, and notes what else it is asked."""
 
 NETWORK = r"""
 mount -t tmpfs none /run
@@ -121,6 +136,8 @@ def machine(document: dict[str, Any], tmp_path: Path) -> Path:
             for place in ("/etc/facerelay", "/opt/facerelay"):
                 assert f"={place}\n" in text
                 text = text.replace(f"={place}\n", f"={root}{place}\n")
+            assert "=10001\n" in text
+            text = text.replace("=10001\n", f"={os.getuid()}\n")
         path.write_text(text)
         path.chmod(int(entry.get("permissions", "0644"), 8))
     (root / "opt").mkdir()
@@ -152,6 +169,24 @@ def cloud(machine: Path, *words: str, stdin: str = "") -> subprocess.CompletedPr
     """Run the machine's own script; no engine is within its reach."""
     env = os.environ | {"DOCKER_HOST": f"unix://{machine}/none"}
     return run("sh", f"{machine}{SCRIPT}", *words, input=stdin, env=env)
+
+
+def served(machine: Path, *words: str, stdin: str = "") -> subprocess.CompletedProcess[bytes]:
+    """Run the machine's own script with what stands for an engine."""
+    programs = machine / "programs"
+    programs.mkdir(exist_ok=True)
+    for name, text in (("docker", "#!/bin/sh\nexit 1\n"), ("docker-compose", COMPOSE)):
+        (programs / name).write_text(text)
+        (programs / name).chmod(0o755)
+    env = os.environ | {"PATH": f"{programs}:{os.environ['PATH']}"}
+    command = ["sh", f"{machine}{SCRIPT}", *words]
+    return subprocess.run(
+        command, input=stdin.encode(), capture_output=True, timeout=60, check=False, env=env
+    )
+
+
+def asked(machine: Path) -> list[str]:
+    return (machine / "programs/docker-compose.log").read_text().splitlines()
 
 
 def test_cloud_inits_own_tool_finds_the_file_valid() -> None:
@@ -230,21 +265,69 @@ def test_the_script_is_sound_for_the_shell(machine: Path) -> None:
         assert done.returncode == 0, done.stderr
 
 
-def test_the_machine_gets_its_commit_its_secrets_and_its_certificate(machine: Path, repository: Path) -> None:
+def test_the_machine_gets_its_commit_and_a_folder_of_its_own(machine: Path, repository: Path) -> None:
     describe(machine, repository=repository, commit=head(repository))
     done = cloud(machine, "prepare")
     assert done.returncode == 0, done.stderr
     assert head(machine / "opt/facerelay") == head(repository)
-    secrets = machine / "etc/facerelay/secrets"
-    assert secrets.stat().st_mode & 0o777 == 0o700
-    assert len((secrets / "cloud-password").read_text()) == 48
-    assert (secrets / "bucket-key").read_bytes() == b"", "the key is not invented: it is the provider's"
-    for name in ("faces.example.org", "cloud-broker"):
-        verify = ["verify", "-CAfile", secrets / "ca.crt", "-verify_hostname", name, secrets / "server.crt"]
-        assert run("openssl", *verify).returncode == 0
-    before = {path.name: path.read_bytes() for path in secrets.iterdir()}
-    assert cloud(machine, "prepare").returncode == 0
-    assert {path.name: path.read_bytes() for path in secrets.iterdir()} == before
+    folder = machine / "etc/facerelay/cloud"
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert (folder / "bucket-key").read_bytes() == b"", "the key is not invented: it is the provider's"
+    assert (folder / "bucket-key").stat().st_mode & 0o777 == 0o400
+
+
+def test_the_machine_enrols_itself_once_and_waits_for_the_buckets_key(
+    machine: Path, repository: Path
+) -> None:
+    describe(machine, repository=repository, commit=head(repository))
+    done = served(machine, "up")
+    assert done.returncode == 0, done.stderr
+    assert b"facerelay-cloud key" in done.stdout
+    assert asked(machine)[-1] == "-f compose.cloud.yaml build"
+    folder = machine / "etc/facerelay/cloud"
+    known = settings.load(folder / "cloud.toml", environ={})
+    assert (known.bucket.url, known.bucket.access_key) == ("s3://faces", "the key's name")
+    assert known.trust.devices == folder / "trust/devices"
+    assert known.gallery.broker_cert == folder / "trust/gallery.pem"
+    assert {path.stat().st_mode & 0o077 for path in folder.rglob("*")} == {0}
+    assert {"faces.example.org", "cloud-broker"} <= {*hosts_of(read_certificate(folder / "trust/broker.pem"))}
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    assert served(machine, "key", stdin="the secret").returncode == 0
+    assert asked(machine)[-1] == "-f compose.cloud.yaml up -d --force-recreate"
+    after = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    assert after == before | {folder / "bucket-key": b"the secret"}
+    assert not list((machine / "etc/facerelay").glob("*.new"))
+
+
+def test_a_sites_bundle_comes_by_stdout_and_does_not_stay(
+    machine: Path, repository: Path, tmp_path: Path
+) -> None:
+    describe(machine, repository=repository, commit=head(repository))
+    assert served(machine, "up").returncode == 0
+    done = served(machine, "site", "door")
+    assert done.returncode == 0, done.stderr
+    assert not list((machine / "etc/facerelay/cloud").glob("*.tar"))
+    bundle, site = tmp_path / "door.tar", tmp_path / "site"
+    bundle.write_bytes(done.stdout)
+    joined = run(sys.executable, "-m", "facerelay", "enrol", "join", bundle, "--dir", site)
+    assert joined.returncode == 0, joined.stderr
+    known = settings.load(site / "edge.toml", environ={})
+    assert known.cloud is not None
+    assert known.cloud.url == "mqtts://faces.example.org:8883"
+    again = served(machine, "site", "door")
+    assert (again.returncode != 0, again.stdout) == (True, b"")
+    assert b"is enrolled" in again.stderr
+    assert served(machine, "enrol", "revoke", "door").returncode == 0
+    assert b"revoked" in served(machine, "enrol", "list").stdout
+
+
+@pytest.mark.parametrize("name", ["", "../door", "Door", "-v"])
+def test_a_name_that_no_site_can_have_is_refused(machine: Path, repository: Path, name: str) -> None:
+    describe(machine, repository=repository, commit=head(repository))
+    assert served(machine, "up").returncode == 0
+    done = served(machine, "site", name)
+    assert (done.returncode != 0, done.stdout) == (True, b"")
+    assert done.stderr
 
 
 def test_another_commit_is_checked_out(machine: Path, repository: Path) -> None:
@@ -265,25 +348,25 @@ def test_the_cloud_side_is_described_with_the_machines_own_files(machine: Path, 
     assert cloud(machine, "prepare").returncode == 0
     done = cloud(machine, "compose", "config")
     assert done.returncode == 0, done.stderr
-    for name in ("cloud-password", "ca.crt", "server.crt", "server.key", "bucket-key"):
-        assert f"{machine}/etc/facerelay/secrets/{name}" in done.stdout
-    assert f"{machine}/etc/facerelay/cloud.toml" in done.stdout
+    for name in ("cloud.toml", "bucket-key", "trust/authority.pem", "trust/devices", "trust/store.key"):
+        assert f"{machine}/etc/facerelay/cloud/{name}" in done.stdout
+    assert "authority.key" not in done.stdout
     assert "8883" in done.stdout
 
 
 def test_the_buckets_key_comes_by_stdin_and_is_kept_whole(machine: Path, repository: Path) -> None:
     describe(machine, repository=repository, commit=head(repository))
     assert cloud(machine, "prepare").returncode == 0
-    key = machine / "etc/facerelay/secrets/bucket-key"
+    key = machine / "etc/facerelay/cloud/bucket-key"
     cloud(machine, "key", stdin="the secret\n")
     assert key.read_text() == "the secret\n"
-    assert key.stat().st_mode & 0o777 == 0o444, "the containers' user reads it"
+    assert key.stat().st_mode & 0o777 == 0o400, "the containers' user reads it"
     for wrong in ("", "x" * 5000):
         done = cloud(machine, "key", stdin=wrong)
         assert done.returncode == 1
         assert "stdin" in done.stderr
         assert key.read_text() == "the secret\n"
-    assert not key.with_suffix(".new").exists()
+    assert not [*key.parent.glob("*.new"), *key.parents[1].glob("*.new")]
 
 
 @pytest.mark.parametrize("commit", ["0" * 40, "main", "abc123", "A" * 40])

@@ -21,6 +21,7 @@ import engine
 import pytest
 from engine import ROOT, Image, Project, docker, inspect
 
+from compose import compose2
 from conftest import need
 from facerelay import settings
 from facerelay.link import wire
@@ -53,7 +54,7 @@ def house(images: list[Image], tmp_path_factory: pytest.TempPathFactory) -> Iter
         clip = {"NAME": "clip", "SOURCE": f"/media/{CLIP}"}
         capture["volumes"] = [f"{media}:/media:ro"]
         capture["environment"] |= {f"FACERELAY_CAMERA__1__{name}": value for name, value in clip.items()}
-    environ = {"FACERELAY_PAGE": str(_free_port())}
+    environ = {"FACERELAY_PAGE": str(free_port())}
     more = tmp_path_factory.mktemp("house") / "more.yaml"
     more.write_text(json.dumps({"services": {"capture": capture}}))
     with engine.started(Project("facerelay-test", [ROOT / "compose.yaml", more], environ)) as project:
@@ -198,37 +199,106 @@ def test_the_line_to_the_cloud_is_cut_and_no_face_is_missing_or_there_twice(
     say(f"cut for {CUT_S:.0f} s: {_all_there_once(house)}")
 
 
-def test_edge_and_cloud_are_two_files_and_the_line_between_them_has_tls_and_a_password(
-    images: list[Image], tmp_path: Path, portrait: Path
+@pytest.fixture(params=["as installed", "2"])
+def program(request: pytest.FixtureRequest) -> list[str]:
+    """How Compose is called: the two that there are read one file, and not always alike."""
+    if request.param == "as installed":
+        return engine.compose_command()
+    found = compose2()
+    if found is None:
+        engine.lacking("Compose 2 is not to be had")
+    return found or []
+
+
+def test_edge_and_cloud_are_two_files_and_certificates_alone_let_a_site_in(
+    images: list[Image], tmp_path: Path, portrait: Path, program: list[str]
 ) -> None:
     assert images
-    secrets, cloud, edge = _two_sides(tmp_path, portrait)
+    cloud, edge = _two_sides(tmp_path, portrait, program)
     with engine.started(cloud), engine.started(edge):
         edge.healthy()
         cloud.healthy()
         _eventually(lambda: "site=gate/camera=door" in cloud.inside("store", "facerelay", "ls").stdout)
+        assert cloud.inside("store", "facerelay", "doctor").returncode == 0
+        _eventually(lambda: _books(edge)["stored"] > 0)
+        assert "handshake" not in cloud.log("cloud-broker"), "its own health check is nobody's attempt"
         address = ("127.0.0.1", int(cloud.environ["FACERELAY_LISTEN"].rpartition(":")[2]))
-        context = ssl.create_default_context(cafile=str(secrets / "ca.crt"))
-        plain = socket.create_connection(address, 5)
-        with context.wrap_socket(plain, server_hostname="faces.example.org") as line:
-            line.sendall(wire.connect(client_id="nobody"))
-            assert line.recv(4)[3:] != b"\x00"
+        assert not _let_in(address, tmp_path, with_certificate=False)
+        assert _let_in(address, tmp_path, with_certificate=True)
+        for project in (cloud, edge):
+            _small(project, tmp_path / "cloud/trust/authority.key")
+        _enrol(cloud, "revoke", "gate")
+        _eventually(lambda: edge.inside("forward", "python", "-m", "facerelay.alive").returncode == 1)
+        _eventually(lambda: not _let_in(address, tmp_path, with_certificate=True))
+        (tmp_path / "cloud/gate.tar").unlink()
+        _enrol(cloud, "edge", "gate")
+        _carry(tmp_path)
+        _enrol(edge, "join", "--renew", "gate.tar")
+        edge.compose("restart")
+        edge.healthy()
+        cloud.healthy()
 
 
-def _two_sides(folder: Path, portrait: Path) -> tuple[Path, Project, Project]:
-    """Write what a user would for a site and a cloud, and return the secrets and both."""
-    secrets, pictures = folder / "secrets", folder / "pictures"
-    assert _secrets(secrets, "faces.example.org").returncode == 0
+def test_nothing_is_made_where_no_machine_was_enrolled(
+    images: list[Image], tmp_path: Path, program: list[str]
+) -> None:
+    assert images
+    (tmp_path / "cloud").mkdir()
+    environ = {"CLOUD_FOLDER": str(tmp_path / "cloud"), "FACERELAY_LISTEN": f"127.0.0.1:{free_port()}"}
+    cloud = Project("facerelay-empty", [ROOT / "compose.cloud.yaml"], environ, program=program)
+    with pytest.raises(AssertionError, match="cloud/"), engine.started(cloud):
+        pass
+    assert not list((tmp_path / "cloud").iterdir())
+
+
+def _small(project: Project, secret: Path) -> None:
+    """See that nobody of a side is root, can change what it was given, or has the authority's key."""
+    text = secret.read_text().splitlines()[1]
+    for part in project.parts():
+        container = project.id(part)
+        lines = docker("top", container, "-o", "pid,uid").splitlines()[1:]
+        assert {line.split()[1] for line in lines} == {USER}, part
+        host = inspect(container)["HostConfig"]
+        assert host["ReadonlyRootfs"], part
+        assert host["CapDrop"] == ["ALL"], part
+        assert "no-new-privileges:true" in host["SecurityOpt"], part
+        found = project.inside(part, "find", "/etc/facerelay", "-type", "f").stdout.split()
+        assert project.inside(part, "grep", "-rlF", text, "/etc/facerelay").stdout == "", part
+        assert f"/etc/facerelay/{'cloud' if 'cloud' in project.name else 'edge'}.toml" in found
+        mounts = [each for each in inspect(container)["Mounts"] if each["Type"] == "bind"]
+        assert {each["RW"] for each in mounts} == {False}, part
+        for name in found:
+            assert project.inside(part, "touch", name).returncode != 0, name
+
+
+def _let_in(address: tuple[str, int], folder: Path, *, with_certificate: bool) -> bool:
+    """Say hello to the cloud's broker from outside, as the site or as nobody."""
+    context = ssl.create_default_context(cafile=str(folder / "cloud/trust/authority.pem"))
+    if with_certificate:
+        context.load_cert_chain(folder / "site/trust/site.pem", folder / "site/trust/site.key")
+    try:
+        with (
+            socket.create_connection(address, 5) as plain,
+            context.wrap_socket(plain, server_hostname="faces.example.org") as line,
+        ):
+            line.sendall(wire.connect(client_id="gate-outside"))
+            return line.recv(4)[3:] == b"\x00"
+    except OSError:
+        return False
+
+
+def _two_sides(folder: Path, portrait: Path, program: list[str]) -> tuple[Project, Project]:
+    """Do what a user would for a cloud and a site, and return both."""
+    pictures = folder / "pictures"
     pictures.mkdir()
     shutil.copy(portrait, pictures)
-    text = (ROOT / "docker/edge.toml").read_text()
-    text = text.replace('"home"', '"gate"').replace("rtsp://192.0.2.10/stream", "/pictures")
-    (folder / "edge.toml").write_text(text)
-    (folder / "cloud.toml").write_text('[bucket]\nurl = "file:///var/lib/facerelay/bucket"\n')
     keep = {"volumes": ["bucket:/var/lib/facerelay"]}
+    name = {"networks": {"wan": {"aliases": ["faces.example.org"]}}}
     (folder / "more.cloud.yaml").write_text(
-        json.dumps({"services": {"store": keep, "gallery": keep}, "volumes": {"bucket": {}}})
-    )
+        json.dumps({
+            "services": {"store": keep, "gallery": keep, "cloud-broker": name}, "volumes": {"bucket": {}},
+        })
+    )  # fmt: skip
     (folder / "more.edge.yaml").write_text(
         json.dumps({
             "services": {"capture": {"volumes": [f"{pictures}:/pictures:ro"]}},
@@ -236,15 +306,40 @@ def _two_sides(folder: Path, portrait: Path) -> tuple[Path, Project, Project]:
         })
     )  # fmt: skip
     environ = {
-        "FACERELAY_SECRETS": str(secrets), "FACERELAY_LISTEN": f"127.0.0.1:{_free_port()}",
-        "FACERELAY_PAGE": str(_free_port()),
-        "FACERELAY_EDGE": str(folder / "edge.toml"), "FACERELAY_CLOUD": str(folder / "cloud.toml"),
+        "FACERELAY_LISTEN": f"127.0.0.1:{free_port()}", "FACERELAY_PAGE": str(free_port()),
+        "CLOUD_FOLDER": str(folder / "cloud"), "SITE_FOLDER": str(folder / "site"),
     }  # fmt: skip
-    sides = [
-        Project(f"facerelay-{side}", [ROOT / f"compose.{side}.yaml", folder / f"more.{side}.yaml"], environ)
+    cloud, edge = (
+        Project(
+            f"facerelay-{side}", [ROOT / f"compose.{side}.yaml", folder / f"more.{side}.yaml"], environ,
+            program=program,
+        )
         for side in ("cloud", "edge")
-    ]
-    return secrets, sides[0], sides[1]
+    )  # fmt: skip
+    for each in ("cloud", "site"):
+        (folder / each).mkdir(mode=0o700)
+        os.chown(folder / each, int(USER), int(USER))
+    bucket = "file:///var/lib/facerelay/bucket"
+    _enrol(cloud, "cloud", "faces.example.org", "cloud-broker", "--site", "gate", "--bucket", bucket)
+    (folder / "cloud/bucket-key").touch()
+    assert _secrets(folder / "site").returncode == 0
+    _carry(folder)
+    _enrol(edge, "join", "gate.tar")
+    settings_file = folder / "site/edge.toml"
+    text = settings_file.read_text()
+    assert '\nsource = "0"\n' in text
+    settings_file.write_text(text.replace('\nsource = "0"\n', '\nsource = "/pictures"\n'))
+    return cloud, edge
+
+
+def _enrol(project: Project, *words: str) -> str:
+    return project.compose("run", "--rm", "-T", "enrol", *words)
+
+
+def _carry(folder: Path) -> None:
+    bundle = folder / "site/gate.tar"
+    shutil.copy(folder / "cloud/gate.tar", bundle)
+    os.chown(bundle, int(USER), int(USER))
 
 
 def _secrets(*words: object) -> subprocess.CompletedProcess[str]:
@@ -302,7 +397,8 @@ def _fetch(url: str) -> bytes:
         return body
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port that nobody listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
