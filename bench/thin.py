@@ -136,7 +136,8 @@ def _settings(folder: Path, uplink: dict[str, int]) -> tuple[Path, Path]:
     lines = "".join(f"{key} = {value}\n" for key, value in uplink.items())
     edge.write_text(
         f'site = "{SITE}"\n[broker]\nurl = "mqtt://127.0.0.1:{_PORT}"\n'
-        f'[cloud]\nurl = "mqtt://{_CLOUD}:{_PORT}"\n[outbox]\nmax_bytes = {_DISK}\n[uplink]\n{lines}',
+        f'[cloud]\nurl = "mqtt://{_CLOUD}:{_PORT}"\nallow_insecure = true\n'
+        f"[outbox]\nmax_bytes = {_DISK}\n[uplink]\n{lines}",
         encoding="utf-8",
     )
     cloud.write_text(

@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -22,7 +21,7 @@ from facerelay import settings
 from facerelay.commands.bridge import bridge_config
 from facerelay.config import Config
 from facerelay.link.mosquitto import mosquitto_listener
-from servers import free_port
+from servers import answers, free_port
 
 HERE = Path(__file__).parent
 Kind = Literal["embedded", "mosquitto"]
@@ -138,9 +137,13 @@ def chain(
     cloud_broker: Kind = "embedded",
     link: Literal["forward", "bridge"] = "forward",
     bucket: dict[str, Any] | None = None,
+    sides: dict[str, dict[str, Any]] | None = None,
     **more: Any,  # noqa: ANN401 - any settings
 ) -> Iterator[Chain]:
-    """Run the chain without cameras; faces come from `feed`, `send` or any client."""
+    """Run the chain without cameras; faces come from `feed`, `send` or any client.
+
+    Settings in `more` are both sides'; those in `sides` one side's alone.
+    """
     urls = {side: f"mqtt://127.0.0.1:{free_port()}" for side in ("edge", "cloud")}
     common = {"bucket": bucket or {"url": "file://bucket"}, **more}
     values = {
@@ -148,10 +151,11 @@ def chain(
                  "cloud": {"url": urls["cloud"]}, "outbox": {"overdue_s": 2.0}, **common},
         "cloud": {"broker": {"url": urls["cloud"], "data": "cloud-broker"}, **common},
     }  # fmt: skip
-    sides = {"edge": (*settings.EDGE, "bucket"), "cloud": settings.CLOUD}
-    for side, names in sides.items():
-        (folder / f"{side}.toml").write_text(settings.template(names, values[side]))
-    edge, cloud = (settings.load(folder / f"{side}.toml", environ={}) for side in sides)
+    known = {"edge": (*settings.EDGE, "bucket"), "cloud": settings.CLOUD}
+    for side, names in known.items():
+        own = values[side] | (sides or {}).get(side, {})
+        (folder / f"{side}.toml").write_text(settings.template(names, own))
+    edge, cloud = (settings.load(folder / f"{side}.toml", environ={}) for side in known)
     brokers = [
         _broker(folder, cloud, "cloud", cloud_broker, ""),
         _broker(folder, edge, "edge", edge_broker, bridge_config(edge) if link == "bridge" else ""),
@@ -164,18 +168,13 @@ def chain(
     try:
         for part, port in zip(brokers, (cloud.broker.port, edge.broker.port), strict=True):
             part.start()
-            eventually(partial(_answers, port))
+            eventually(partial(answers, port))
         for part in roles:
             part.start()
         yield found
     finally:
         for part in reversed(found.parts.values()):
             part.end()
-
-
-def _answers(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def _role(folder: Path, name: str, side: str) -> Part:

@@ -11,8 +11,8 @@ from typing import Any
 from facerelay import topics
 from facerelay.cloud.books import Books
 from facerelay.cloud.bucket import Bucket
+from facerelay.cloud.counters import Counters
 from facerelay.cloud.history.diary import Diary
-from facerelay.cloud.keep import Counters
 from facerelay.cloud.measures import Measures
 from facerelay.topics import Account, Ledger, LinkHealth
 

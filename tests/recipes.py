@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -24,7 +23,7 @@ from chains import Part, eventually, facerelay
 from conftest import need
 from facerelay.cloud.bucket import Bucket, open_bucket
 from facerelay.edge.cameras.scene import Scene
-from servers import free_port
+from servers import answers, free_port
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 VISITS = Scene().visits
@@ -63,12 +62,6 @@ RECIPES = [
 
 def named(name: str) -> Recipe:
     return next(recipe for recipe in RECIPES if recipe.name == name)
-
-
-def answers(port: int) -> bool:
-    """Tell whether somebody listens."""
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 class Site:

@@ -24,12 +24,13 @@ from facerelay.edge.eyes import crop
 from facerelay.edge.eyes.best import BestShot, Shot
 from facerelay.edge.eyes.crop import Format, align, crop_box, encode, room_to_turn
 from facerelay.edge.eyes.detect import Detection, Detector, make_detector
+from facerelay.edge.eyes.freeze import encode_face
 from facerelay.edge.eyes.quality import Gate
 from facerelay.edge.eyes.search import Search
 from facerelay.edge.eyes.track import Tracker
 from facerelay.edge.eyes.watch import Eyes
 from facerelay.edge.outbox import Outbox
-from facerelay.edge.watcher import Watcher, encode_face
+from facerelay.edge.watcher import Watcher
 from facerelay.sections import PictureFormat
 
 FORMATS: tuple[Format, ...] = ("jpeg", "png", "webp")

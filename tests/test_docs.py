@@ -27,7 +27,9 @@ sys.path.insert(0, str(ROOT / "docs"))
 import reference  # noqa: E402 - it lies in docs/
 from facerelay.cli import main  # noqa: E402 - as above
 
-DOCS = sorted([ROOT / "README.md", *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/**/README.md")])
+DOCS = sorted([
+    ROOT / "README.md", ROOT / "SECURITY.md", *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/**/README.md"),
+])  # fmt: skip
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 COMMAND = re.compile(r"(?<![\w/.='\"-])facerelay(?= [a-z-])")
 PORTS = ("1883", "2883", "8080", "8883")

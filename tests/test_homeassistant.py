@@ -448,7 +448,7 @@ def test_their_broker_may_be_another_and_then_no_topic_clashes(tmp_path: Path) -
     config = settings.load(None, flags=flags, environ={})
     theirs = config.homeassistant.broker(config.broker)
     assert (theirs.host, theirs.port, theirs.username, theirs.secret()) == ("ha.lan", 8883, "me", "hunter2")
-    assert Config().homeassistant.broker(Broker(url="mqtt://here")).host == "here"
+    assert Config().homeassistant.broker(Broker(url="mqtts://here")).host == "here"
 
 
 # Home Assistant itself

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -28,26 +25,7 @@ from facerelay.edge.outbox import Outbox
 from facerelay.edge.relaying import relaying
 from facerelay.link.forward import forward
 from facerelay.topics import Ledger, LinkHealth
-
-
-async def eventually(true: Callable[[], object]) -> None:
-    until = time.monotonic() + 60
-    while not true():
-        assert time.monotonic() < until, "it did not come to pass"
-        await asyncio.sleep(0.05)
-
-
-@asynccontextmanager
-async def running(role: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    """Run what never ends by itself."""
-    task = asyncio.create_task(role)
-    try:
-        yield
-        assert not task.done(), task.exception()
-    finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
+from waiting import running, until
 
 
 async def answer(broker: Broker) -> None:
@@ -105,13 +83,13 @@ def test_a_link_that_is_up_and_silent_heals_by_itself(
                     relaying(config, outbox, connect) as relay,
                 ):
                     await capture(outbox, make_face)
-                    await eventually(lambda: not outbox.waiting().result())
+                    await until(lambda: not outbox.waiting().result())
                     proxy.stick(mute=stuck == "receipts")
                     await capture(outbox, make_face)
-                    await eventually(lambda: not outbox.waiting().result())
+                    await until(lambda: not outbox.waiting().result())
                     await capture(outbox, make_face)
-                    await eventually(lambda: not outbox.waiting().result())
-                    await eventually(lambda: relay.in_flight == 0)
+                    await until(lambda: not outbox.waiting().result())
+                    await until(lambda: relay.in_flight == 0)
                 assert outbox.ledger().result().cameras["home/door"].stored == 3
             (known,) = health.here(config).values()
             assert known.resets >= 1
@@ -129,7 +107,7 @@ def test_what_mosquitto_dropped_is_known_at_the_edge(tmp_path: Path, make_face: 
         with open_outbox(config) as outbox:
             async with relaying(config, outbox, connector(config)) as relay:
                 await capture(outbox, make_face)
-                await eventually(lambda: relay.pulse._broker_dropped is not None)
+                await until(lambda: relay.pulse._broker_dropped is not None)
             (known,) = health.here(config).values()
             assert known.broker_dropped == 0
             assert known.oldest_s is not None

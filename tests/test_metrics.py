@@ -28,7 +28,7 @@ import servers
 from chains import HERE, Part, chain, eventually
 from conftest import Make, need
 from facerelay import settings
-from facerelay.cloud.keep import Counters
+from facerelay.cloud.counters import Counters
 from facerelay.cloud.measures import Measures
 from facerelay.commands.running import connector
 from facerelay.config import Config
@@ -37,7 +37,7 @@ from facerelay.edge.relaying import relaying
 from facerelay.metrics import Meters, Reading, Spread, books, catalogue, serve, text
 from facerelay.metrics.lately import Lately
 from facerelay.topics import Account, Ledger, LinkHealth
-from servers import free_port
+from servers import answers, free_port
 
 DEPLOY = HERE.parent / "deploy"
 RULES = DEPLOY / "prometheus" / "facerelay.rules.yml"
@@ -296,11 +296,6 @@ async def listening(host: str = "127.0.0.1") -> AsyncIterator[int]:
     async with serve.serving(host, port, {"/metrics": page}, called="metrics.port"):
         await asyncio.to_thread(eventually, lambda: answers(port))
         yield port
-
-
-def answers(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 async def say(port: int, what: bytes) -> bytes:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from concurrent.futures import Future
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
@@ -27,6 +27,7 @@ from facerelay.edge.relaying import relaying
 from facerelay.link.session import Session
 from facerelay.topics import DOWN, UP, link
 from faults.link_proxy import LinkProxy
+from waiting import until
 
 BACKLOG = 2_000
 LIVE = 20
@@ -53,12 +54,6 @@ class Watch:
             else:
                 self.link = message.payload
             message.ack()
-
-
-async def until(true: Callable[[], bool], seconds: float = 60) -> None:
-    async with asyncio.timeout(seconds):
-        while not true():
-            await asyncio.sleep(0.02)
 
 
 def configure(folder: Path, edge: int, cloud: int, line: int) -> Config:

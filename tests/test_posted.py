@@ -5,9 +5,8 @@ import logging
 import sqlite3
 import struct
 import threading
-import time
 import zlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -30,6 +29,7 @@ from facerelay.face import Limits
 from facerelay.link.session import Session
 from facerelay.topics import Account, FaceTopic
 from servers import Server, mosquitto, nats
+from waiting import until
 
 LIMITS = Limits(bytes=1_000_000, pixels=1_000_000)
 FRIGATE = "mqtt:frigate/+/person/snapshot"
@@ -311,13 +311,6 @@ async def running(config: Config) -> AsyncIterator[Session]:
             await role
 
 
-async def eventually(true: Callable[[], object]) -> None:
-    until = time.monotonic() + 40
-    while not true():
-        assert time.monotonic() < until, "it did not come to pass"
-        await asyncio.sleep(0.05)
-
-
 def faces(config: Config) -> list[str]:
     """Return the cameras of the faces in the outbox, as they are on disk."""
     db = sqlite3.connect(f"file:{config.outbox.path}?mode=ro", uri=True)
@@ -353,7 +346,7 @@ def test_a_posted_portrait_becomes_one_face(
             await early.publish("frigate/old/person/snapshot", variant(image, 0), qos=1, retain=True)
         async with running(config) as session:
             post: Any = partial(session.publish, "frigate/door/person/snapshot", qos=1)
-            await eventually(lambda: "an old one" in caplog.text)
+            await until(lambda: "an old one" in caplog.text)
             for number in range(3):
                 await post(variant(image, number))
             for bad in (
@@ -365,7 +358,7 @@ def test_a_posted_portrait_becomes_one_face(
             ):
                 await post(bad)
             await session.publish("esp/hall", variant(image, 9), qos=0)
-            await eventually(lambda: len(faces(config)) == 2)
+            await until(lambda: len(faces(config)) == 2)
         assert faces(config) == ["frigate-door", "hall"]
         kept = (await books(config))["home/frigate-door"]
         wanted = {"pickle": 1, "truncated": 1, "too-many-pixels": 1, "base64": 1, "repeated": 1}
@@ -385,14 +378,14 @@ def test_cameras_come_back_with_the_broker(
 
     async def scenario(config: Config, broker: Server) -> None:
         async with running(config) as session:
-            await eventually(lambda: caplog.text.count(": connected") >= 3)
+            await until(lambda: caplog.text.count(": connected") >= 3)
             broker.kill()
-            await eventually(lambda: caplog.text.count(": not connected") >= 3)
+            await until(lambda: caplog.text.count(": not connected") >= 3)
             await asyncio.sleep(1.5)
             broker.start()
-            await eventually(lambda: caplog.text.count(": connected") >= 6)
+            await until(lambda: caplog.text.count(": connected") >= 6)
             await session.publish("cam/door", data, qos=1)
-            await eventually(lambda: faces(config) == ["door"])
+            await until(lambda: faces(config) == ["door"])
         kept = (await books(config))["home/door"]
         assert kept.gaps >= 1
         assert kept.frames == 1

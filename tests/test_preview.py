@@ -21,7 +21,7 @@ import pytest
 
 from browser import browsing
 from chains import Part, eventually, facerelay
-from facerelay import config, sections, web
+from facerelay import config, sections
 from facerelay.commands import running
 from facerelay.edge.cameras.frame import Frame
 from facerelay.edge.cameras.raster import Image, Pixels
@@ -204,7 +204,7 @@ def test_viewers_that_hang_hold_up_neither_camera_nor_one_another(tmp_path: Path
 
 
 def test_a_viewer_that_hangs_loses_its_seat(preview: Preview, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(web, "_IDLE_S", 0.5)
+    monkeypatch.setattr("facerelay.http_server._IDLE_S", 0.5)
     panel = show(preview)
     noise = np.random.default_rng(1).integers(0, 255, (540, 960, 3), np.uint8)
     stop = threading.Event()

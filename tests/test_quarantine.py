@@ -68,7 +68,7 @@ def test_the_budget_holds_over_a_restart(tmp_path: Path) -> None:
 
 def test_what_is_old_goes_and_makes_room(tmp_path: Path) -> None:
     async def scenario() -> None:
-        here = quarantine(folder(tmp_path), max_bytes=1500, days=1)
+        here = quarantine(folder(tmp_path), max_bytes=9_000, days=1)
         assert await here.put("a", b"x" * 1000, "not-a-picture")
         assert not await here.put("a", b"y" * 1000, "not-a-picture")
         make_old(tmp_path)

@@ -19,8 +19,8 @@ from buckets import Weed
 from chains import eventually, facerelay
 from compose import compose2
 from conftest import lacking
-from recipes import EXAMPLES, RECIPES, VISITS, Recipe, answers, named, served
-from servers import free_port
+from recipes import EXAMPLES, RECIPES, VISITS, Recipe, named, served
+from servers import answers, free_port
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.name)

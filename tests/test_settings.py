@@ -66,6 +66,7 @@ def test_a_camera_can_be_named_by_flags_alone() -> None:
         ("delivery=quick", ["delivery", "'fast', 'broker' or 'receipt'"]),
         ("topics.faces=#", ["topics.faces", "face_app/#"]),
         ("gallery.host=0.0.0.0", ["gallery.host", "loopback"]),
+        ("gallery.hosts=x.org", ["gallery.hosts", "a list", "--set gallery.hosts.0=…"]),
         ("camera.0.name=door", ["camera.0.source", "Webcam number"]),
         ("broker.cert=c.pem", ["broker", "cert and key go together"]),
         ("site", ["--set site", "section.key=value"]),
@@ -152,6 +153,11 @@ def test_a_wrong_polygon_is_named_with_what_to_write(setting: str, value: str, w
 def test_polygons_of_any_sane_form_are_taken(polygon: list[list[float]]) -> None:
     (taken,) = Camera(name="door", source="0", zones=(polygon,)).zones
     assert [list(corner) for corner in taken] == polygon
+
+
+def test_a_list_is_given_place_by_place() -> None:
+    hosts = load(None, "gallery.hosts.0=127.0.0.1", "gallery.hosts.1=localhost").gallery.hosts
+    assert hosts == ("127.0.0.1", "localhost")
 
 
 def test_execution_providers_are_listed_with_commas() -> None:

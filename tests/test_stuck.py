@@ -14,7 +14,8 @@ from facerelay.link.greeting import RefusedError, see_suback
 from facerelay.link.heartbeat import Heartbeat
 from facerelay.mqtt import NotConnectedError
 from faults.link_proxy import LinkProxy
-from test_session import run, session, take, take_one, until
+from test_session import run, session, take, take_one
+from waiting import until
 
 
 class Clock:

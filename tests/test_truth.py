@@ -17,10 +17,10 @@ from facerelay import config
 from facerelay.cloud import history, retention
 from facerelay.cloud.books import Books, read_books
 from facerelay.cloud.bucket import Bucket, open_bucket
+from facerelay.cloud.counters import Counters
 from facerelay.cloud.gallery import health
 from facerelay.cloud.history.diary import Diary
 from facerelay.cloud.history.losses import judge_past
-from facerelay.cloud.keep import Counters
 from facerelay.cloud.measures import Measures
 from facerelay.cloud.store import serve_store
 from facerelay.commands import books, day

@@ -33,6 +33,7 @@ from facerelay.cloud.webhook.spool import REMEMBERED_S, Spool, SpoolError
 from facerelay.commands import doctor
 from facerelay.config import Config
 from servers import free_port
+from waiting import until
 
 KEY = bytes(range(32))
 SECRET = "whsec_" + base64.b64encode(KEY).decode()
@@ -156,13 +157,6 @@ async def telling(url: str, folder: Path, **more: Any) -> AsyncIterator[Webhook]
         task.cancel()
         await asyncio.wait([task])
         await hook.close()
-
-
-async def until(true: Callable[[], object], seconds: float = 15) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "it did not come to pass"
-        await asyncio.sleep(0.01)
 
 
 def verified(headers: dict[str, str], body: bytes) -> dict[str, Any]:

@@ -119,7 +119,22 @@ class Config(Section):
         )
         if self.frigate.enabled and self.frigate.images and self.picture.format != "jpeg":
             raise ValueError('frigate.images: its snapshots are JPEG: set picture.format = "jpeg"')
+        if self.seal.recipients:
+            self._see_sealed()
         return self
+
+    def _see_sealed(self) -> None:
+        """See that faces can be sealed, and that nothing shows them all the same."""
+        if self.trust.cert is None:
+            raise ValueError(
+                "seal.recipients: sealed faces are signed, and trust.cert is not set: `facerelay enrol`"
+                " writes it, with its key"
+            )
+        for name, layout in self.layouts.items():
+            if layout.images:
+                raise ValueError(
+                    f"{name}.images: it would show the faces that seal.recipients hides: set one of the two"
+                )
 
     @property
     def layouts(self) -> dict[str, Announced]:

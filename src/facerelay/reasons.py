@@ -49,6 +49,10 @@ KNOWN: Final[Mapping[str, Reason]] = MappingProxyType({
         "refused", "whose key another object in the bucket has",
         "See who else writes into this bucket; the pictures are kept at the edge.",
     ),
+    "bad-seal": Reason(
+        "refused", "sealed by a key that is not its site's, or was revoked",
+        "See the store's log: it names the key; the pictures are kept at the edge.",
+    ),
     "wrong-topic": Reason(
         "refused", "on a topic of another site or camera",
         "Set topics.faces alike at the edge and in the cloud.",

@@ -4,9 +4,17 @@ from __future__ import annotations
 
 import logging
 import time
+import traceback
 from typing import Final
 
 _EVERY_S: Final = 5.0
+
+
+def fault_of(error: Exception) -> str:
+    """Return an error that nobody expected as its kind and its place: what it says may hold what came."""
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f"{frames[-1].filename}:{frames[-1].lineno}" if frames else "nowhere"
+    return f"{type(error).__name__} at {place}"
 
 
 class Seldom:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import os
+import re
 import tomllib
 import typing
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,6 +21,11 @@ from facerelay.config import Config
 PREFIX: Final = "FACERELAY_"
 _NOT_SETTINGS: Final = {"FACERELAY_MEDIA", "FACERELAY_CONFIG", "FACERELAY_ALIVE", "FACERELAY_LOG"}
 _MAX_CONFIG_BYTES: Final = 1_000_000
+_MOST_FAULTS: Final = 20
+_QUOTED: Final = re.compile(rb"\"(?:[^\"\\\n]|\\.)*\"|'[^'\n]*'")
+_DEEP: Final = re.compile(rb"(?<![\w-])(?:[\w-]++[ \t]*\.[ \t]*){20}")
+"""A key of so many parts: what reads TOML takes memory by the square of their number."""
+
 EDGE: Final = (
     "site", "delivery", "qos", "direct", "broker", "cloud", "trust", "seal", "topics", "limits",
     "camera", "detect", "visits", "picture", "preview", "outbox", "uplink", "forward",
@@ -59,7 +65,11 @@ def load(path: Path | None, *, flags: Sequence[str] = (), environ: Mapping[str, 
         config = Config.model_validate(values)
     except ValidationError as error:
         where = str(path) if path else "the settings"
-        raise ConfigError("\n".join(f"{where}: {_explain(fault)}" for fault in error.errors())) from None
+        faults = error.errors()
+        lines = [f"{where}: {_explain(fault)}" for fault in faults[:_MOST_FAULTS]]
+        if len(faults) > _MOST_FAULTS:
+            lines.append(f"{where}: and {len(faults) - _MOST_FAULTS} faults more")
+        raise ConfigError("\n".join(lines)) from None
     return _beside(config, path.parent) if path else config
 
 
@@ -73,21 +83,23 @@ def _read(path: Path) -> dict[str, Any]:
         with path.open("rb") as file:
             text = file.read(_MAX_CONFIG_BYTES + 1)
     except OSError as error:
-        hint = "write one with `facerelay init edge` or `facerelay init cloud`"
+        hint = "write one with `facerelay enrol` (two machines) or `facerelay init` (one)"
         raise ConfigError(f"{path}: {error.strerror}; {hint}") from None
     if len(text) > _MAX_CONFIG_BYTES:
         raise ConfigError(f"{path}: larger than {_MAX_CONFIG_BYTES} bytes: is it the right file?")
+    if _DEEP.search(_QUOTED.sub(b"x", text)):
+        raise ConfigError(f"{path}: a key of more than 20 parts: is it the right file?")
     try:
         return tomllib.loads(text.decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not TOML: {error}") from None
+    except (ValueError, RecursionError) as error:  # a ValueError is that of a number of very many digits, too
+        raise ConfigError(f"{path}: not TOML: {str(error)[:200]}") from None
 
 
 def _put(values: dict[str, Any], path: Sequence[str], value: str, origin: str) -> None:
     """Set one value deep in the settings; a number in the path is a place in a list."""
     here: Any = values
     for step, following in zip(path, [*path[1:], None], strict=True):
-        place: Any = int(step) if isinstance(here, list) and step.isdecimal() else step
+        place: Any = int(step[:9]) if isinstance(here, list) and step.isdecimal() else step
         if isinstance(here, list):
             if not isinstance(place, int) or place > len(here):
                 raise ConfigError(f"{origin}: {step!r} is no place in a list: count from 0")
@@ -106,7 +118,7 @@ def _put(values: dict[str, Any], path: Sequence[str], value: str, origin: str) -
 def _explain(fault: ErrorDetails) -> str:
     """One fault: the key, what is wrong with it, its line of help, the nearest right name."""
     location = [str(part) for part in fault["loc"]]
-    key = ".".join(location) or "the whole"
+    key = ".".join(location)
     if fault["type"] == "extra_forbidden":
         known = list(_fields(location[:-1]))
         near = difflib.get_close_matches(location[-1], known, n=1, cutoff=0.5)
@@ -114,7 +126,10 @@ def _explain(fault: ErrorDetails) -> str:
         return f"{key}: there is no such setting; {hint}"
     field = _fields(location[:-1]).get(location[-1]) if location else None
     message = fault["msg"].removeprefix("Value error, ")
-    return f"{key}: {message}" + (f" ({field.title}: {field.description})" if field else "")
+    if fault["type"] in {"tuple_type", "list_type"}:
+        message = f'a list, such as ["…"] in the file; as a flag --set {key}.0=…'
+    said = f"{key}: {message}" if key else message
+    return said + (f" ({field.title}: {field.description})" if field else "")
 
 
 def _fields(location: Sequence[str]) -> Mapping[str, FieldInfo]:

@@ -131,6 +131,12 @@ RECEIPT: Final = _site(
     kind="histogram",
 )
 RESENT: Final = _site("faces_resent_total", "Sends of faces that had been sent before.", roles=CAPTURE)
+IGNORED: Final = _metric(
+    "ignored_messages_total",
+    "What came as a store's word and was ignored, since none of the site authority's stores had signed it.",
+    ("site", "reason"),
+    roles=CAPTURE,
+)
 OUTBOX: Final = _metric("outbox_bytes", "Bytes of pictures in the outbox.", roles=CAPTURE)
 OUTBOX_LIMIT: Final = _metric("outbox_limit_bytes", "outbox.max_bytes.", roles=CAPTURE)
 
@@ -154,6 +160,11 @@ BROKER_CLIENTS: Final = _broker("broker_connections", "Clients that are connecte
 BROKER_MESSAGES: Final = _broker("broker_received_messages_total", "Messages that were published to it.")
 BROKER_BYTES: Final = _broker("broker_received_bytes_total", "Bytes of these.")
 BROKER_SLOW: Final = _broker("broker_slow_consumers_total", "Clients cut off since they read too slowly.")
+BROKER_REFUSED: Final = _broker(
+    "broker_refused_total",
+    "What it refused: a certificate, a machine that is not enrolled, a publish, a subscribe.",
+    ("reason",),
+)
 BROKER_MEMORY: Final = _broker("broker_memory_bytes", "Memory of the embedded broker.")
 BROKER_STORED: Final = _broker("broker_stored_bytes", "Bytes that it keeps on disk.")
 
@@ -185,6 +196,9 @@ BOOKS_AGE: Final = _store(
 
 REQUESTS: Final = _gallery("gallery_requests_total", "Answers, by the class of their code.", ("code",))
 BUCKET_REQUESTS: Final = _gallery("gallery_bucket_requests_total", "Requests made of the bucket.")
+LOGINS: Final = _gallery(
+    "gallery_logins_total", "Tries to log in: in, failed, or held off after too many failures.", ("outcome",)
+)
 LISTENERS: Final = _gallery("gallery_listeners", "Pages that are open and told of new faces.")
 
 CATALOGUE: Final = tuple(_listed)

@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager, suppress
 from http import HTTPStatus
 from typing import Final, NamedTuple
 
-from facerelay.sections.base import LOOPBACK
+from facerelay.sections.base import is_loopback
 from facerelay.seldom import Seldom
 
 log = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ async def serving(host: str, port: int, pages: Mapping[str, Page], *, called: st
         pages: by their path.
         called: the setting to name where the port is taken.
     """
-    server = _Server(pages, loopback=host in LOOPBACK)
+    server = _Server(pages, loopback=is_loopback(host))
     listening = asyncio.ensure_future(_listen(server, host, port, called))
     try:
         yield
@@ -125,7 +125,7 @@ class _Server:
         method, path = words[0], words[1].partition("?")[0]
         lines = (line.partition(":") for line in rest.split("\r\n"))
         headers = {name.strip().lower(): value.strip() for name, _, value in lines}
-        if self._loopback and _name(headers.get("host", "")) not in LOOPBACK:
+        if self._loopback and not is_loopback(_name(headers.get("host", ""))):
             return method, _plain(HTTPStatus.MISDIRECTED_REQUEST)  # a name that was made to lead here
         if method not in {"GET", "HEAD"}:
             return method, _plain(HTTPStatus.METHOD_NOT_ALLOWED)

@@ -10,7 +10,7 @@ from typing import Annotated, Final
 
 from pydantic import Field, SecretStr, StringConstraints, ValidationError, field_validator, model_validator
 
-from facerelay.sections.base import LOOPBACK, Section, address, is_open, read_secret
+from facerelay.sections.base import Section, address, is_loopback, is_open, read_secret
 from facerelay.sections.wire import Broker
 from facerelay.topics import overlap
 
@@ -50,6 +50,11 @@ class Announced(Section):
     ca: Path | None = Field(
         None, title="CA certificate", description="PEM file that signs that broker; the system's if unset."
     )
+    allow_insecure: bool = Field(
+        default=False,
+        title="Allow insecure",
+        description="Speak to that broker without TLS, in a network of yours.",
+    )
 
     @model_validator(mode="after")
     def _reachable(self) -> Announced:
@@ -82,7 +87,7 @@ class Announced(Section):
             return own
         return Broker(
             url=self.url, username=self.username, password=self.password,
-            password_file=self.password_file, ca=self.ca,
+            password_file=self.password_file, ca=self.ca, allow_insecure=self.allow_insecure,
         )  # fmt: skip
 
 
@@ -249,5 +254,5 @@ def see_apart(
 
 def _place(url: str) -> tuple[str, int]:
     """Return a broker's host and port; loopback has more names than one."""
-    broker = Broker(url=url)
-    return "localhost" if broker.host in LOOPBACK else broker.host, broker.port
+    broker = Broker(url=url, allow_insecure=True)
+    return "localhost" if is_loopback(broker.host) else broker.host, broker.port

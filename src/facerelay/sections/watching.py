@@ -6,7 +6,7 @@ from typing import Annotated, Final
 
 from pydantic import Field, field_validator, model_validator
 
-from facerelay.sections.base import LOOPBACK, Section, address, is_open
+from facerelay.sections.base import Section, address, is_loopback, is_open
 
 ROLES: Final = ("capture", "broker", "forward", "store", "gallery")
 """In the order of their ports."""
@@ -34,7 +34,7 @@ class Metrics(Section):
 
     @model_validator(mode="after")
     def _on_loopback(self) -> Metrics:
-        if not self.allow_insecure and self.host not in LOOPBACK:
+        if not self.allow_insecure and not is_loopback(self.host):
             raise ValueError(
                 "metrics.host: whoever reaches it may read, so it listens on loopback only (or set"
                 " metrics.allow_insecure = true, in a network where only Prometheus does)"
