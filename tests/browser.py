@@ -127,8 +127,15 @@ class Tab:
         end = time.monotonic() + timeout
         asked = f"(() => {{ try {{ return Boolean({expression}) }} catch {{ return false }} }})()"
         while not self._holds(asked):
-            assert time.monotonic() < end, f"never true in the page: {expression}"
+            assert time.monotonic() < end, f"never true in the page: {expression}: {self._shown()}"
             time.sleep(0.1)
+
+    def _shown(self) -> str:
+        """What is there instead, for a test that fails."""
+        try:
+            return str(self.value("location.href + '\\n' + document.body?.innerText.slice(0, 500)"))
+        except (LeftError, AssertionError) as error:
+            return f"{error}"
 
     def _holds(self, expression: str) -> bool:
         try:

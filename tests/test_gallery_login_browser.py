@@ -142,7 +142,8 @@ def test_one_logs_in_by_the_form_erases_and_logs_out(house: House) -> None:
 
 def test_one_logs_in_by_the_provider_and_may_not_erase(house: House) -> None:
     tab = house.tab
-    tab.open(f"{house.url}health")
+    tab.open(f"{house.url}health")  # from the login page where the test before ended, perhaps
+    tab.until("location.search.includes('health') && document.readyState === 'complete'")
     tab.until("location.pathname === '/login' && document.querySelector('a.button')")
     assert tab.value("document.querySelector('a.button').textContent") == "Log in at 127.0.0.1"
     tab.point("a.button")

@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
 from facerelay.face import SLUG
+from facerelay.settings import ConfigError
 
 SIGNATURE_BYTES: Final = 64
 KEY_ID_BYTES: Final = 8
@@ -44,7 +45,7 @@ class SignatureError(ValueError):
     """A signature that is missing, is not by whom it should be, or does not fit; the message says which."""
 
 
-class KeyFileError(ValueError):
+class KeyFileError(ConfigError):
     """A certificate or key that cannot be used; the message names the file and says what to do."""
 
 

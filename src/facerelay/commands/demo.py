@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 import sys
+import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -22,7 +20,15 @@ from facerelay.commands import books, logs
 from facerelay.commands.exits import Exit
 from facerelay.commands.init import CLOUD_METRICS
 from facerelay.commands.show import Screen
-from facerelay.commands.supervise import FallenError, Role, answers, free_ports, mosquitto, ours
+from facerelay.commands.supervise import (
+    FallenError,
+    Role,
+    answers,
+    free_ports,
+    mosquitto,
+    ours,
+    stopped_by_signals,
+)
 from facerelay.config import Config
 from facerelay.edge.cameras.camera import SCENE, expand, redact
 from facerelay.edge.schema import OutboxError
@@ -66,12 +72,15 @@ def show(options: Options) -> int:
     edge, cloud = _configure(options, cameras, folder)
     roles = _roles(options, edge, cloud, folder)
     logs.say(f"{redact(source)} into {cloud.bucket.url}; logs, settings and state in {folder}")
+    stop = threading.Event()
     try:
-        with _ended_by_signals():
-            code = _play(roles, edge, cloud)
-    except (KeyboardInterrupt, FallenError) as error:
-        code = 1 if isinstance(error, FallenError) else 0
-        logs.say(str(error) or "ending …")
+        with stopped_by_signals(stop):
+            code = _play(roles, edge, cloud, stop)
+        if stop.is_set():
+            logs.say("ending …")
+    except FallenError as error:
+        code = Exit.UNWELL
+        logs.say(f"{error}")
     finally:
         _end(roles)
     return max(code, _close(options, edge, cloud))
@@ -150,26 +159,33 @@ def _mosquitto(config: Config, folder: Path, *, bridged: bool) -> list[str]:
     return mosquitto(path, instead="leave out the option")
 
 
-def _play(roles: list[Role], edge: Config, cloud: Config) -> int:
-    """Start the roles, show the books until the end, and return capture's exit code."""
+def _play(roles: list[Role], edge: Config, cloud: Config, stop: threading.Event) -> Exit:
+    """Start the roles, show the books until the end, and return what became of capture."""
     *before, capture = roles
     for role in before:
         role.start()
         if role.name.endswith("broker"):
-            _wait_for((cloud if role.name.startswith("cloud") else edge).broker.port, role)
+            _wait_for((cloud if role.name.startswith("cloud") else edge).broker.port, role, stop)
+        if stop.is_set():
+            return Exit.FINE
     capture.start()
     page = f"http://{cloud.gallery.host}:{cloud.gallery.port}/"
     with Screen(edge.outbox.path, page=page, plain=not sys.stderr.isatty()) as screen:
-        while capture.process is not None and (capture.lasting or capture.process.poll() is None):
+        while not stop.is_set() and (capture.lasting or not _has_ended(capture)):
             for role in roles:
                 role.look()
             screen.draw()
-            time.sleep(_LOOK_S)
+            stop.wait(_LOOK_S)
         screen.draw(last=True)
     assert capture.process is not None  # noqa: S101 - it was started above
-    if capture.process.returncode:
+    if capture.process.returncode and not stop.is_set():
         logs.complain(f"capture: {capture.last_words()}")
-    return Exit.UNWELL if capture.process.returncode else Exit.FINE
+        return Exit.UNWELL
+    return Exit.FINE
+
+
+def _has_ended(role: Role) -> bool:
+    return role.process is None or role.process.poll() is not None
 
 
 def _close(options: Options, edge: Config, cloud: Config) -> int:
@@ -206,25 +222,13 @@ def _end(roles: list[Role]) -> None:
         role.end()
 
 
-@contextmanager
-def _ended_by_signals() -> Iterator[None]:
-    """SIGTERM ends like Ctrl-C does: cleanly."""
-
-    def end(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _wait_for(port: int, role: Role) -> None:
+def _wait_for(port: int, role: Role, stop: threading.Event) -> None:
     until = time.monotonic() + _START_S
-    while time.monotonic() < until:
+    while time.monotonic() < until and not stop.is_set():
         role.look()
         if answers(port):
             return
-        time.sleep(_LOOK_S)
+        stop.wait(_LOOK_S)
+    if stop.is_set():
+        return
     raise FallenError(f"{role.name} does not answer on port {port}: {role.last_words()}")

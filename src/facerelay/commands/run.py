@@ -8,13 +8,12 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
 from facerelay.commands.exits import Exit
-from facerelay.commands.supervise import Role, mosquitto, ours
+from facerelay.commands.supervise import Role, mosquitto, ours, stopped_by_signals
 from facerelay.config import Config
 from facerelay.sections.base import is_loopback
 from facerelay.sections.wire import Broker
@@ -133,7 +132,7 @@ def run(config: Config, words: Sequence[str], *, without: Sequence[str] = (), ve
     stop = threading.Event()
     log.info("runs %s; Ctrl-C ends them", ", ".join(names))
     try:
-        with _stopped_by_signals(stop):
+        with stopped_by_signals(stop):
             if names[0] == "broker":
                 _begin(kept[0], config.broker, stop)
             while not stop.is_set():
@@ -208,14 +207,3 @@ def _answers(broker: Broker) -> bool:
     except OSError:
         return False
     return True
-
-
-@contextmanager
-def _stopped_by_signals(stop: threading.Event) -> Iterator[None]:
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = [signal.signal(number, lambda *_: stop.set()) for number in numbers]
-    try:
-        yield
-    finally:
-        for number, handler in zip(numbers, before, strict=True):
-            signal.signal(number, handler)
