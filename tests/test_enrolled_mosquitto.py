@@ -124,11 +124,14 @@ def test_a_gallery_hears_receipts_and_nothing_else(cloud: tuple[Enrolled, Server
     run(go())
 
 
+RESET = "connection reset by peer"
+
+
 async def trouble(broker: Broker) -> str:
-    """Return why a session cannot be had."""
+    """Return why a session cannot be had; a reset may overtake the reason once: the next try waits."""
     async with Session(broker, client_id="stranger", max_message=1_000_000) as session:
         async with asyncio.timeout(TROUBLE_S):
-            while not session.trouble:
+            while session.trouble in {"", RESET}:
                 assert not session.connected
                 await asyncio.sleep(0.02)
         return session.trouble
@@ -196,17 +199,28 @@ def test_a_site_publishes_as_itself_alone(cloud: tuple[Enrolled, Server], topic:
         ):
             for each in (door, store, gate):
                 await each.wait_connected()
-            assert (await take_one(gate)).retain  # the store's true hello
+            assert is_hello(await take_one(gate))
             await door.publish(topic, b"forged", qos=1, retain=True)
             await door.publish("faces/door/cam", b"own", qos=1)
             assert (await live(store)).payload == b"own"  # so nothing came before it
             async with Session(made.client("store"), client_id="store-2", max_message=10**6) as speaker:
                 await speaker.wait_connected()
                 await speaker.publish("receipts/gate/" + "c" * 32, b"true", qos=1)
-            assert (await take_one(gate)).payload == b"true"
+            assert (await past_hellos(gate)).payload == b"true"
 
     run(go())
     assert f"'{topic}'" in "".join(re.findall("Denied PUBLISH from door-evil.*", server.text()[before:]))
+
+
+def is_hello(message: Message) -> bool:
+    """Whether it is the store's true one, which it says again when it sees fit."""
+    return message.topic == "stores/main" and message.payload.startswith(b"{")
+
+
+async def past_hellos(session: Session) -> Message:
+    while is_hello(message := await take_one(session)):
+        pass
+    return message
 
 
 async def live(session: Session) -> Message:
@@ -240,7 +254,7 @@ def test_nobody_reads_what_is_another_s(cloud: tuple[Enrolled, Server]) -> None:
             await gate.publish("link/gate", b"1", qos=1, retain=True)
             await store.publish(receipts["gate"], b"theirs", qos=1)
             await store.publish(receipts["door"], b"ours", qos=1)
-            assert (await take_one(door)).payload == b"ours"
+            assert (await past_hellos(door)).payload == b"ours"
         async with Session(
             made.client("door"), client_id="door-late", subscribe=every, max_message=10**6
         ) as late:
@@ -249,7 +263,7 @@ def test_nobody_reads_what_is_another_s(cloud: tuple[Enrolled, Server]) -> None:
             async with Session(made.client("store"), client_id="store-mouth", max_message=10**6) as store:
                 await store.wait_connected()
                 await store.publish(receipts["door"], b"last", qos=1)
-            assert (await take_one(late)).payload == b"last"
+            assert (await past_hellos(late)).payload == b"last"
 
     run(go())
 
