@@ -89,7 +89,8 @@ def test_doctor_finds_what_is_wrong_and_what_is_fine(tmp_path: Path) -> None:
 
 def test_doctor_tells_a_wrong_password_from_a_broker_that_is_not_there(tmp_path: Path) -> None:
     with servers.nats(settings={"username": "edge", "password": "a word"}, folder=tmp_path) as server:
-        done = facerelay("doctor", "--set", f"broker.url={server.url}", "--set", "broker.username=edge")
+        given = [f"broker.url={server.url}", "broker.username=edge", f"bucket.url=file://{tmp_path}/bucket"]
+        done = facerelay("doctor", *(word for each in given for word in ("--set", each)))
     assert "FAIL  broker:" in done.stdout
     assert "check username and password of this broker" in done.stdout
     assert "is a broker running" not in done.stdout
