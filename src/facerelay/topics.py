@@ -64,12 +64,16 @@ class FaceTopic:
 
     def publish(self, site: str, camera: str) -> str:
         """Return the topic for one camera's faces."""
-        return self.named.template.replace("{site}", site).replace("{camera}", camera)
+        return self._names.replace("{site}", site).replace("{camera}", camera)
 
     @property
     def named(self) -> FaceTopic:
         """The same, with the names that `#` stands for when publishing."""
-        return FaceTopic(self.template[:-1] + "{site}/{camera}") if self.template.endswith("/#") else self
+        return FaceTopic(self._names)
+
+    @property
+    def _names(self) -> str:
+        return self.template[:-1] + "{site}/{camera}" if self.template.endswith("/#") else self.template
 
     @property
     def filter(self) -> str:

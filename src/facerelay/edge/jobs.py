@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 import logging
 import re
 import sqlite3
@@ -13,7 +12,7 @@ from typing import Final
 
 from pydantic import ValidationError
 
-from facerelay.edge import bulk, erasing, reading, schema
+from facerelay.edge import ageing, bulk, erasing, reading, schema
 from facerelay.edge.reserve import Reserve
 from facerelay.edge.tally import Kept, Tally, find
 from facerelay.erasures import Erasure
@@ -76,7 +75,7 @@ class Jobs:
         self._new: list[tuple[Waiting, tuple[object, ...]]] = []
         self._row = self._kept_row = 0
         self._known: dict[str, Kept] = {}
-        self._unexpired = 0
+        self._patience = ageing.Patience()
         self.wiped = False
         self.tally = Tally()
         self._seldom = Seldom(log)
@@ -102,7 +101,7 @@ class Jobs:
         self._arrived, self._gone, self._new = [], [], []
         self._known.clear()
         self._row = self._kept_row
-        self._unexpired = 0
+        self._patience.forget()
 
     def insert(self, db: sqlite3.Connection, frozen: Frozen, chosen: float) -> None:
         """Keep a face; it is written with others at the next `flush`."""
@@ -188,37 +187,16 @@ class Jobs:
     def expire(self, db: sqlite3.Connection, before: float, most: int) -> int:
         """Drop what waits and was chosen before a time; returns how many, of `most`."""
         self.flush(db)
-        rows = db.execute(
-            "SELECT row, id, chosen FROM faces WHERE state = 'waiting' AND row > ? ORDER BY row LIMIT ?",
-            (self._unexpired, most),
-        ).fetchall()
-        old = list(itertools.takewhile(lambda row: row[2] < before, rows))
-        for _, face_id, _ in old:
+        old = self._patience.due(db, before, most)
+        for face_id in old:
             self.move(db, face_id, "dropped", "expired")
-        if len(old) < len(rows):
-            self._unexpired = rows[len(old)][0] - 1
-        elif len(rows) < most:
-            (self._unexpired,) = db.execute("SELECT coalesce(max(row), 0) FROM faces").fetchone()
         return len(old)
 
     def reclock(self, db: sqlite3.Connection, run: str, *, now: float, by: float) -> None:
-        """Count pictures of a run that were chosen before the clock was set from when they truly were.
-
-        Args:
-            db: the outbox's.
-            run: the opening of the outbox that numbered them; what is from before it has its time by another
-                clock, perhaps a right one.
-            now: Unix seconds, by the new clock.
-            by: seconds by which it was set, forward or (less than 0) back.
-        """
+        """Keep the age of a run's pictures where the clock was set; see `ageing.reclock`."""
         self.flush(db)
-        wrong = "chosen < ?" if by > 0 else "chosen > ?"
-        db.execute(
-            "UPDATE faces SET chosen = chosen + ?"  # noqa: S608 - words of ours and `?`
-            f" WHERE row IN (SELECT row FROM pictures) AND run = ? AND {wrong}",
-            (by, run, now - by / 2),
-        )
-        self._unexpired = 0
+        ageing.reclock(db, run, now=now, by=by)
+        self._patience.forget()
 
     def clear_old(self, db: sqlite3.Connection, before: float, most: int) -> int:
         """Delete pictures that were chosen before a time, whatever became of their faces; returns how many.
@@ -227,11 +205,7 @@ class Jobs:
         that waited is dropped; one that was refused stays so in the books.
         """
         self.flush(db)
-        rows = db.execute(
-            "SELECT faces.row, id, state, size FROM pictures CROSS JOIN faces USING (row)"
-            " WHERE chosen < ? LIMIT ?",
-            (before, most),
-        ).fetchall()
+        rows = ageing.pictures(db, before, most)
         self.wiped |= bool(rows)
         for row, face_id, state, size in rows:
             if state == "waiting":

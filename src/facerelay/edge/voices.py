@@ -6,7 +6,8 @@ import base64
 import binascii
 import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, get_args
@@ -74,11 +75,6 @@ class Voices:
         self.ignored: Counter[str] = Counter()
 
     @property
-    def choosy(self) -> bool:
-        """Whether only signed words count."""
-        return self._judge is not None
-
-    @property
     def strange(self) -> bool:
         """Whether signed receipts wait for the hello of their store."""
         self._forget()
@@ -93,11 +89,8 @@ class Voices:
         """
         if self._judge is None:
             return Hello.from_bytes(payload)
-        try:
+        with self._counting():
             return self._judge.hello(topic, payload)
-        except IgnoredError as error:
-            self.ignored[error.reason] += 1
-            raise
 
     def receipts(self, topic: str, payload: bytes) -> Receipts | None:
         """Read a batch; None where it waits for the hello of its store, and comes with `released`.
@@ -108,11 +101,8 @@ class Voices:
         """
         if self._judge is None:
             return Receipts.from_bytes(payload)
-        try:
+        with self._counting():
             batch = self._judge.receipts(topic, payload)
-        except IgnoredError as error:
-            self.ignored[error.reason] += 1
-            raise
         if isinstance(batch, str):
             self._keep(_Kept(batch, topic, payload, self._clock() + _KEPT_S))
             return None
@@ -125,6 +115,14 @@ class Voices:
         known = [kept for kept in self._kept if self._judge.knows(kept.key)]
         self._kept = deque(kept for kept in self._kept if kept not in known)
         return [(kept.topic, kept.payload) for kept in known]
+
+    @contextmanager
+    def _counting(self) -> Iterator[None]:
+        try:
+            yield
+        except IgnoredError as error:
+            self.ignored[error.reason] += 1
+            raise
 
     def _keep(self, kept: _Kept) -> None:
         self._kept.append(kept)
