@@ -207,7 +207,7 @@ async def forwarding(config: Config, role: Awaitable[T], instruments: Instrument
 
 def broker(config: Config) -> Look:
     """Return what says whether the embedded broker answers."""
-    from facerelay.link.broker import greet  # noqa: PLC0415 - the images of other roles have no broker
+    from facerelay.link.hail import greet  # noqa: PLC0415 - the images of other roles have no broker
 
     async def look() -> str:
         try:

@@ -12,7 +12,6 @@ import re
 import shutil
 import signal
 import socket
-import ssl
 import sys
 import sysconfig
 from collections import deque
@@ -20,14 +19,14 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
-from facerelay.link import measures, wire
+from facerelay.link import hail, measures
 from facerelay.link.nats import BrokerError, Configuration, settings
 from facerelay.metrics import Meters
 from facerelay.sections import Broker, Trust
 from facerelay.seldom import Seldom
 from facerelay.topics import FaceTopic
 
-__all__ = ["BrokerError", "EmbeddedBroker", "greet", "run_broker", "settings"]
+__all__ = ["BrokerError", "EmbeddedBroker", "run_broker", "settings"]
 
 _log = logging.getLogger(__name__)
 _START_S = 30.0
@@ -50,8 +49,6 @@ _REFUSED = {
     "publish": re.compile(r" - Publish Violation - "),
     "subscribe": re.compile(r" - Subscription Violation - "),
 }
-# Whence `greet` came of late: without a certificate it is refused, which says that the server is well.
-_greeters: deque[str] = deque(maxlen=16)
 # Ask Linux to kill this process when its parent dies, and become the server: a `preexec_fn` would do the
 # same between fork and exec, where Python is not safe. 1 is PR_SET_PDEATHSIG, 9 is SIGKILL.
 _SHIM = """
@@ -179,7 +176,7 @@ class EmbeddedBroker:
             await asyncio.wait([ready, ended], return_when=asyncio.FIRST_COMPLETED)
             if ended.done():
                 ended.result()
-            await greet(self._broker)
+            await hail.greet(self._broker)
         finally:
             ready.cancel()
             ended.cancel()
@@ -209,7 +206,7 @@ class EmbeddedBroker:
         """Count what was refused, and say it now and then: anybody can cause it by the thousand."""
         for what, form in _REFUSED.items():
             if form.search(text):
-                if text.partition(" - ")[0] in _greeters:
+                if text.partition(" - ")[0] in hail.ADDRESSES:
                     return True
                 self.refused[what] += 1
                 self._seldom.say(logging.WARNING, what, "nats-server: %s", text)
@@ -285,57 +282,3 @@ def _readable(raw: bytes) -> str:
         raw = raw[: _SHOWN // 2] + b" ... " + raw[-_SHOWN // 2 :]
     line = raw.decode(errors="replace").rstrip()
     return line if line.isprintable() else ascii(line)[1:-1]
-
-
-async def greet(broker: Broker) -> None:
-    """Wait for a CONNACK, whatever it says, or for a refusal of those who show no certificate."""
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(broker.host, broker.host)  # noqa: S104 - compared, not bound
-    context = _unchecked(broker) if broker.tls else None
-    hello = wire.connect(client_id="facerelay-start", username=broker.username, password=broker.secret())
-    while True:
-        try:
-            name = host if context else None
-            reader, writer = await asyncio.open_connection(
-                sock=await _greeter(host, broker.port), ssl=context, server_hostname=name
-            )
-        except ssl.SSLError:
-            return
-        except OSError:
-            await asyncio.sleep(0.05)
-            continue
-        try:
-            writer.write(hello)
-            if (await reader.read(4))[:1] == b"\x20":
-                return
-        except ssl.SSLError:
-            return
-        except OSError:
-            pass
-        finally:
-            writer.close()
-        await asyncio.sleep(0.05)
-
-
-async def _greeter(host: str, port: int) -> socket.socket:
-    """Return a connection whose refusal is nobody's attempt."""
-    ours = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
-    ours.settimeout(0)
-    try:
-        await asyncio.get_running_loop().sock_connect(ours, (host, port))
-    except BaseException:
-        ours.close()
-        raise
-    address, at = ours.getsockname()[:2]
-    _greeters.append(f"[{address}]:{at}" if ":" in address else f"{address}:{at}")
-    return ours
-
-
-def _unchecked(broker: Broker) -> ssl.SSLContext:
-    """Return what takes any certificate: it is our own child's, which said that it has the port."""
-    context = ssl.create_default_context()
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    if broker.cert is not None and broker.key is not None:
-        with suppress(OSError):  # without one it is refused, which is an answer as well
-            context.load_cert_chain(broker.cert, broker.key)
-    return context
