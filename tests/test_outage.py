@@ -35,7 +35,7 @@ WINDOW = 128_000
 BESIDE = 32_000
 """What a broker keeps besides faces: its own figures, ledgers, receipts."""
 
-BYTES_PER_SECOND = 1_500_000
+BYTES_PER_SECOND = 600_000
 HELD = "$SYS/broker/store/messages/bytes"
 DROPPED = "$SYS/broker/publish/messages/dropped"
 

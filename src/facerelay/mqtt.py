@@ -74,6 +74,32 @@ class Session(Protocol):
         """Say goodbye."""
 
 
+class Pull(Protocol):
+    """A queue that processes share, where each takes what it can: faces that come another way than by MQTT.
+
+    Every message needs its `ack`, in any order; what has none when this is closed is given to another.
+    """
+
+    @property
+    def connected(self) -> bool:
+        """Whether the queue can be asked at this moment."""
+
+    @property
+    def pending(self) -> int | None:
+        """Messages that wait there for anybody, when last heard; None where that is not known."""
+
+    def __aiter__(self) -> AsyncIterator[Message]:
+        """Yield what is taken, over all reconnects, until closed."""
+
+    async def __aenter__(self) -> Self:
+        """Begin to connect; does not wait for it."""
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Take leave, and end the iteration."""
+
+
 class Connect(Protocol):
     """Makes a session with this machine's broker; it connects when entered."""
 

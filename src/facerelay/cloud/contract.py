@@ -126,6 +126,15 @@ class Bucket(ABC):
         """
 
     @abstractmethod
+    async def get_range(self, key: str, *, start: int, length: int) -> bytes:
+        """Read `length` bytes of an object from `start` on, and no others.
+
+        Raises:
+            MissingError: there is no such object.
+            BucketError: it ends before, or cannot be read.
+        """
+
+    @abstractmethod
     async def delete(self, key: str) -> None:
         """Delete an object; that there is none is fine."""
 
@@ -184,6 +193,11 @@ def check_prefix(prefix: str) -> str:
     """
     bare = prefix.removesuffix("/")
     return check_key(bare) if bare else ""
+
+
+def cut_short(key: str, start: int, length: int) -> BucketError:
+    """Return the error of an object that ends before a part of it that was asked for."""
+    return BucketError(key, f"it has no {length} bytes from {start} on", "refused")
 
 
 def content_type(extension: str) -> str:

@@ -6,6 +6,9 @@ import errno
 import os
 import stat
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import BinaryIO
 
 from facerelay.cloud.contract import BucketError
 
@@ -34,14 +37,26 @@ def sync_folder(fd: int) -> None:
 
 def read(folder: int, name: str, key: str, max_bytes: int) -> bytes:
     """Read a plain file of at most `max_bytes` in an open folder; a link or a device is never followed."""
+    with _open(folder, name, key) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > max_bytes:
+            raise BucketError(key, f"{size} bytes, over {max_bytes}", "too-large")
+        return file.read(max_bytes)
+
+
+def read_range(folder: int, name: str, key: str, start: int, length: int) -> bytes:
+    """Read a part of a plain file in an open folder; shorter where it ends before."""
+    with _open(folder, name, key) as file:
+        return os.pread(file.fileno(), max(0, min(length, os.fstat(file.fileno()).st_size - start)), start)
+
+
+@contextmanager
+def _open(folder: int, name: str, key: str) -> Iterator[BinaryIO]:
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     with os.fdopen(os.open(name, flags, dir_fd=folder), "rb") as file:
-        seen = os.fstat(file.fileno())
-        if not stat.S_ISREG(seen.st_mode):
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise BucketError(key, "not a plain file", "refused")
-        if seen.st_size > max_bytes:
-            raise BucketError(key, f"{seen.st_size} bytes, over {max_bytes}", "too-large")
-        return file.read(max_bytes)
+        yield file
 
 
 def remove_stale(folder: int, before: float) -> None:

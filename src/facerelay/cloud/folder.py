@@ -28,6 +28,7 @@ from facerelay.cloud.contract import (
     MissingError,
     check_key,
     check_prefix,
+    cut_short,
 )
 from facerelay.cloud.tree import Tree
 
@@ -89,6 +90,17 @@ class FolderBucket(Bucket):
             return await asyncio.to_thread(self._tree.read, key, max_bytes)
         except OSError as error:
             raise self._explain(key, error) from error
+
+    async def get_range(self, key: str, *, start: int, length: int) -> bytes:
+        """Read a part of a file."""
+        check_key(key)
+        try:
+            found = await asyncio.to_thread(self._tree.read_range, key, start, length)
+        except OSError as error:
+            raise self._explain(key, error) from error
+        if len(found) < length:
+            raise cut_short(key, start, length)
+        return found
 
     async def delete(self, key: str) -> None:
         """Delete a file, and the folders that it leaves empty."""

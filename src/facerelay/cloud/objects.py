@@ -18,7 +18,16 @@ from obstore.exceptions import (
 )
 from obstore.store import ObjectStore
 
-from facerelay.cloud.contract import Bucket, BucketError, Children, Entry, Fault, MissingError, is_key
+from facerelay.cloud.contract import (
+    Bucket,
+    BucketError,
+    Children,
+    Entry,
+    Fault,
+    MissingError,
+    cut_short,
+    is_key,
+)
 from facerelay.cloud.contract import check_key as check
 from facerelay.cloud.contract import check_prefix as check_under
 from facerelay.cloud.quick import Quick, QuickError
@@ -100,6 +109,20 @@ class ObjectBucket(Bucket):
                 if len(data) > max_bytes:
                     raise BucketError(key, f"more than {max_bytes} bytes", "too-large")
             return bytes(data)
+
+    async def get_range(self, key: str, *, start: int, length: int) -> bytes:
+        """Read a part of an object."""
+        check(key)
+        with _errors(key, self.url, missing=True):
+            found = await obstore.get_async(self._store, key, options={"range": (start, start + length)})
+            data = bytearray()
+            async for piece in found.stream():
+                data += piece
+                if len(data) > length:
+                    raise BucketError(key, f"more than the {length} bytes that were asked for", "refused")
+        if len(data) < length:
+            raise cut_short(key, start, length)
+        return bytes(data)
 
     async def delete(self, key: str) -> None:
         """Delete an object."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, suppress
 from datetime import timedelta
 from typing import Final
 
@@ -28,11 +28,13 @@ from facerelay.config import Config
 from facerelay.erasures import Erasures
 from facerelay.face import Frozen
 from facerelay.metrics import Meters
-from facerelay.mqtt import Connect, Message, Session
+from facerelay.mqtt import Connect, Message, Pull, Session
 from facerelay.seldom import Seldom, fault_of
 from facerelay.tracing import OFF, Tracer, Value
 
 log = logging.getLogger(__name__)
+
+Source = Session | Pull
 
 _BOOKS_EVERY_S: Final = 3.0
 _SAY_EVERY_S: Final = 60.0
@@ -45,6 +47,7 @@ async def serve_store(
     config: Config,
     connect: Connect,
     *,
+    pull: Pull | None = None,
     ready: Callable[[], None] | None = None,
     meters: Meters | None = None,
     trace: Tracer = OFF,
@@ -58,6 +61,7 @@ async def serve_store(
     Args:
         config: this machine's settings.
         connect: makes the session with the cloud's broker.
+        pull: where faces come from that do not come by the session; entered and left here.
         ready: called once, when connected and subscribed.
         meters: are asked for figures.
         trace: is told of each face that is kept.
@@ -70,16 +74,20 @@ async def serve_store(
     store = _Store(config, trace)
     if meters is not None:
         meters.add(store.measures.read)
+    faces = ((config.face_topic.filter, config.level),) if pull is None else ()
     session = connect(
         client_id=f"facerelay-store-{config.store.name}",
-        subscribe=((config.face_topic.filter, config.level), (topics.LEDGERS, min(config.level, 1))),
+        subscribe=(*faces, (topics.LEDGERS, min(config.level, 1))),
         clean=config.delivery != "broker",
         window=2 * config.store.concurrency,
         on_state=store.on_state,
         on_oversize=store.on_oversize,
     )
-    async with session:
-        await store.serve(session, ready)
+    async with AsyncExitStack() as stack:
+        sources: list[Source] = [await stack.enter_async_context(session)]
+        if pull is not None:
+            sources.append(await stack.enter_async_context(pull))
+        await store.serve(session, sources, ready)
 
 
 class _Store:
@@ -140,7 +148,9 @@ class _Store:
         except Exception:
             log.exception("a fault of ours: the books of %s are kept, and have no history", site)
 
-    async def serve(self, session: Session, ready: Callable[[], None] | None) -> None:
+    async def serve(
+        self, session: Session, sources: Sequence[Source], ready: Callable[[], None] | None
+    ) -> None:
         """Take messages until cancelled; then send and write what is left."""
         self.measures.session = self._session = session
         outgoing = Outgoing(self._publish, voice=self._voice)
@@ -156,11 +166,16 @@ class _Store:
                 if self._webhook is not None:
                     tasks.create_task(self._webhook.run())
                 tasks.create_task(_every(_HOUSE_EVERY_S, self._clean))
-                async for message in session:
-                    await self._gate.acquire()
-                    tasks.create_task(self._take(message, outgoing))
+                async with asyncio.TaskGroup() as takers:
+                    for source in sources:
+                        takers.create_task(self._take_all(source, outgoing, tasks))
         finally:
             await self._leave(outgoing)
+
+    async def _take_all(self, source: Source, outgoing: Outgoing, tasks: asyncio.TaskGroup) -> None:
+        async for message in source:
+            await self._gate.acquire()
+            tasks.create_task(self._take(message, outgoing))
 
     async def _publish(self, topic: str, payload: bytes) -> None:
         await self._session.publish(topic, payload, qos=self._config.level)

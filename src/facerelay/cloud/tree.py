@@ -78,6 +78,16 @@ class Tree:
         with self.folder(folder) as fd:
             return files.read(fd, name, key, max_bytes)
 
+    def read_range(self, key: str, start: int, length: int) -> bytes:
+        """Read a part of a plain file; shorter where it ends before.
+
+        Raises:
+            BucketError: it is no plain file.
+        """
+        folder, _, name = key.rpartition("/")
+        with self.folder(folder) as fd:
+            return files.read_range(fd, name, key, start, length)
+
     def delete(self, key: str) -> None:
         """Delete a file, and the folders that it leaves empty; that there is none is fine."""
         folder, _, name = key.rpartition("/")

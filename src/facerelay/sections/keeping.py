@@ -100,8 +100,32 @@ class Store(Section):
     """The store."""
 
     name: Slug = Field("store", title="Name", description="Of this store, in its receipts.")
+    instance: Slug | None = Field(
+        None,
+        title="Instance",
+        description="Tells processes apart that have one name and one certificate: a pod's name.",
+    )
+    intake: Literal["mqtt", "shared", "jetstream"] = Field(
+        "mqtt",
+        title="Intake",
+        description="mqtt: all faces; shared (by $share) or jetstream: the stores of a group share them.",
+    )
+    group: Slug = Field(
+        "facerelay", title="Group", description="Stores of one group share: each face goes to one of them."
+    )
     concurrency: Annotated[int, Field(ge=1, le=1024)] = Field(
         128, title="Concurrency", description="PUTs at once, at most."
+    )
+    layout: Literal["objects", "shards"] = Field(
+        "objects",
+        title="Layout",
+        description="objects: a face is an object; shards: many lie in one tar, with a catalogue in Parquet.",
+    )
+    shard_bytes: Annotated[int, Field(ge=1_000_000, le=256_000_000)] = Field(
+        32_000_000, title="Shard size", description="Bytes from which an open shard is closed."
+    )
+    shard_s: Annotated[float, Field(gt=0, le=3600)] = Field(
+        300, title="Shard age", description="Seconds after which an open shard is closed, however small."
     )
     retention_days: Kept = Field(
         30,

@@ -74,6 +74,11 @@ class CountedBucket(Bucket):
         self._count()
         return await self._bucket.get(key, max_bytes=max_bytes)
 
+    async def get_range(self, key: str, *, start: int, length: int) -> bytes:
+        """Read a part of an object."""
+        self._count()
+        return await self._bucket.get_range(key, start=start, length=length)
+
     async def delete(self, key: str) -> None:
         """Delete an object."""
         self._count()
