@@ -142,8 +142,10 @@ _ROLE = """
 import asyncio, json, logging, sys
 from facerelay.config import Broker
 from facerelay.link.broker import run_broker
+from facerelay.sections import Cluster
 logging.basicConfig(level=logging.DEBUG)
-asyncio.run(run_broker(Broker(**json.loads(sys.argv[1])), max_message=int(sys.argv[2])))
+broker, cluster = Broker(**json.loads(sys.argv[1])), Cluster(**json.loads(sys.argv[3]))
+asyncio.run(run_broker(broker, max_message=int(sys.argv[2]), cluster=cluster))
 """
 
 
@@ -154,13 +156,24 @@ def nats(
     folder: Path | None = None,
     *,
     max_message: int = 1_000_000,
+    cluster: Mapping[str, object] | None = None,
 ) -> Iterator[Server]:
-    """The embedded broker in a process of its own, state on disk; `settings` are more fields of `Broker`."""
+    """The embedded broker in a process of its own, state on disk; `settings` are more fields of `Broker`.
+
+    `cluster` are the fields of `Cluster`.
+    """
     with _folder(folder) as here:
         port = port or free_port()
         state = here / "state"
         broker = {"url": f"mqtt://127.0.0.1:{port}", "data": str(state), **(settings or {})}
-        command = [sys.executable, "-c", _ROLE, json.dumps(broker), str(max_message)]
+        command = [
+            sys.executable,
+            "-c",
+            _ROLE,
+            json.dumps(broker),
+            str(max_message),
+            json.dumps(cluster or {}),
+        ]
         yield from _served(Server(command, port, state, here / "nats.log", f"mqtt://127.0.0.1:{port}"))
 
 

@@ -19,10 +19,10 @@ from facerelay.config import Broker
 from facerelay.link import wire
 from facerelay.link.bridge import mosquitto_bridge
 from facerelay.link.broker import BrokerError, EmbeddedBroker
-from facerelay.link.enrolled import subject
 from facerelay.link.greeting import client_id
 from facerelay.link.hail import greet
 from facerelay.link.session import Session, Will
+from facerelay.link.subjects import subject
 from facerelay.link.tls import tls_context
 from facerelay.permissions import permissions
 from facerelay.sections import Trust

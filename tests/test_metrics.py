@@ -510,7 +510,7 @@ def role(folder: Path, name: str, side: str) -> Iterator[Part]:
 SELDOM = {
     "facerelay_link_up", "facerelay_edge_broker_dropped_total", "facerelay_receipt_round_trip_seconds",
     "facerelay_faces_lost", "facerelay_face_latency_median_seconds", "facerelay_face_latency_p99_seconds",
-    "facerelay_unsent_total",
+    "facerelay_unsent_total", "facerelay_intake_connected", "facerelay_intake_pending",
 }  # fmt: skip
 """Not there before there is something to tell."""
 

@@ -14,11 +14,13 @@ from facerelay.sections import (
     Broker,
     Bucket,
     Camera,
+    Cluster,
     Detect,
     Forward,
     Frigate,
     Gallery,
     HomeAssistant,
+    JetStream,
     MessageLimits,
     Metrics,
     Outbox,
@@ -65,6 +67,9 @@ class Config(Section):
         title="Cloud broker",
         description="The broker on the other side, for the forwarder and the bridge.",
     )
+    cluster: Cluster = Field(
+        Cluster(), title="Cluster", description="The embedded broker as one of several nodes."
+    )
     trust: Trust = Field(Trust(), title="Trust", description="Whose word counts, once sites are enrolled.")
     seal: Seal = Field(Seal(), title="Sealed faces", description="Pictures that only their reader can see.")
     topics: Topics = Field(Topics(), title="Topics", description="Names on the wire.")
@@ -89,6 +94,9 @@ class Config(Section):
     )
     bucket: Bucket = Field(Bucket(), title="Bucket", description="Where faces are stored.")
     store: Store = Field(Store(), title="Store", description="The store.")
+    jetstream: JetStream = Field(
+        JetStream(), title="JetStream", description="The stream that stores share, if that is their intake."
+    )
     webhook: Webhook = Field(
         Webhook(), title="Webhook", description="A web address that the store tells of each new face."
     )
@@ -121,6 +129,16 @@ class Config(Section):
             raise ValueError('frigate.images: its snapshots are JPEG: set picture.format = "jpeg"')
         if self.seal.recipients:
             self._see_sealed()
+        if self.delivery == "broker" and self.store.layout == "shards":
+            raise ValueError(
+                'store.layout = "shards" needs delivery = "receipt": at "broker" the broker keeps all faces'
+                " of an open shard in flight, and its window is full long before the shard"
+            )
+        if self.store.intake == "jetstream" and self.jetstream.open and not self.broker.allow_insecure:
+            raise ValueError(
+                f"jetstream.servers: {self.jetstream.open}: beyond this machine write tls://host:port, or set"
+                " broker.allow_insecure = true if the network between is yours alone"
+            )
         return self
 
     def _see_sealed(self) -> None:

@@ -31,8 +31,8 @@ def permissions(owner: Owner, faces: FaceTopic) -> Permissions:
     """Return what a machine may do.
 
     A site publishes its own faces, books and link state, and reads its own receipts and what stores say of
-    themselves. A store reads what sites publish; it alone publishes receipts. A gallery reads receipts, which
-    tell it that there is something new.
+    themselves. A store reads what sites publish, and what other stores tell each other; it alone publishes
+    receipts. A gallery reads receipts, which tell it that there is something new.
 
     Args:
         owner: by the name in its certificate.
@@ -48,7 +48,8 @@ def permissions(owner: Owner, faces: FaceTopic) -> Permissions:
         )
     if owner.role == "store":
         return Permissions(
-            publish=(_ANY_RECEIPTS, topics.hello(name)), subscribe=(faces.filter, topics.LEDGERS)
+            publish=(_ANY_RECEIPTS, topics.hello(name), topics.beats(name)),
+            subscribe=(faces.filter, topics.LEDGERS, topics.BEATS),
         )
     if owner.role == "gallery":
         return Permissions(publish=(), subscribe=(_ANY_RECEIPTS,))

@@ -32,8 +32,8 @@ EDGE: Final = (
     "homeassistant", "frigate", "metrics", "trace",
 )  # fmt: skip
 CLOUD: Final = (
-    "delivery", "qos", "broker", "trust", "seal", "topics", "limits", "bucket", "store", "webhook", "gallery",
-    "metrics", "trace",
+    "delivery", "qos", "broker", "cluster", "trust", "seal", "topics", "limits", "bucket", "store",
+    "jetstream", "webhook", "gallery", "metrics", "trace",
 )  # fmt: skip
 
 

@@ -104,13 +104,15 @@ def capture(known: Config, *, until_end: bool, preview: bool) -> None:
 def broker(known: Config) -> None:
     """Run the embedded MQTT broker at this side's address."""
     from facerelay.link.broker import run_broker  # noqa: PLC0415 - a command loads what it needs
+    from facerelay.link.quorum import Quorum  # noqa: PLC0415 - as above
 
-    tools = vitals.Instruments(known, "broker")
+    tools, quorum = vitals.Instruments(known, "broker"), Quorum()
     role = run_broker(
         known.broker.listening, max_message=known.limits.message_bytes, trust=known.trust,
-        faces=known.face_topic, meters=tools.meters,
+        faces=known.face_topic, cluster=known.cluster, stream=known.jetstream.stream, quorum=quorum,
+        meters=tools.meters,
     )  # fmt: skip
-    work = vitals.beside(role, vitals.broker(known), instruments=tools)
+    work = vitals.beside(role, vitals.broker(known), quorum.look, instruments=tools)
     running.run(lambda stop: running.until(stop, work))
 
 
@@ -144,12 +146,18 @@ def _with_bucket(known: Config) -> None:
 def store(known: Config) -> None:
     """Save what arrives at this side's broker to the bucket, and answer with receipts."""
     from facerelay.cloud.store import serve_store  # noqa: PLC0415 - a command loads what it needs
+    from facerelay.commands import intake  # noqa: PLC0415 - as above
 
     _with_bucket(known)
     connect = vitals.Sessions(known)
     tools = vitals.Instruments(known, "store")
-    role = serve_store(known, connect, meters=tools.meters, trace=tools.trace)
-    work = vitals.beside(role, connect.look, vitals.bucket(known), instruments=tools)
+    pull = intake.pull(known)
+    looks = [connect.look, vitals.bucket(known)]
+    if pull is not None:
+        looks.append(pull.look)
+        intake.measured(pull, tools.meters)
+    role = serve_store(known, connect, pull=pull, meters=tools.meters, trace=tools.trace)
+    work = vitals.beside(role, *looks, instruments=tools)
     running.run(lambda stop: running.until(stop, work))
 
 

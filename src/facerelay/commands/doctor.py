@@ -13,7 +13,7 @@ from typing import Final
 
 import click
 
-from facerelay.commands import health
+from facerelay.commands import health, intake
 from facerelay.commands.exits import Exit
 from facerelay.commands.running import connector
 from facerelay.config import Broker, Camera, Config
@@ -49,6 +49,8 @@ async def examine(config: Config, *, as_json: bool = False) -> int:
             if layout.url is not None
         ]
     else:
+        if config.store.intake == "jetstream":
+            checks.append(("stream", lambda: intake.see(config)))
         checks.append(("bucket", lambda: _bucket(config)))
         checks.append(("erasure", lambda: _erasure(config)))
     if config.webhook.url is not None:

@@ -170,7 +170,7 @@ class Sessions:
 
     async def look(self) -> str:
         """Say if one is not connected."""
-        up = self._made and all(session.connected for session in self._made)
+        up = self._made and all(session.connected for session in self._made if not session.closed)
         return "" if up else f"not connected to {self._url}"
 
 

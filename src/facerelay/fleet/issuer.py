@@ -114,8 +114,10 @@ class Issuer:
         made = _certificate(name, self.certificate.subject, key, now - _EARLIER, until)
         made = made.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         made = made.add_extension(_usage(digital_signature=True, sign=False), critical=True)
-        use = ExtendedKeyUsageOID.SERVER_AUTH if hosts else ExtendedKeyUsageOID.CLIENT_AUTH
-        made = made.add_extension(x509.ExtendedKeyUsage([use]), critical=False)
+        uses = [ExtendedKeyUsageOID.CLIENT_AUTH]
+        if hosts:  # a broker calls the other nodes of its cluster by the same certificate
+            uses.insert(0, ExtendedKeyUsageOID.SERVER_AUTH)
+        made = made.add_extension(x509.ExtendedKeyUsage(uses), critical=False)
         authority = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
         made = made.add_extension(authority, critical=False)
         others = [_general(host) for host in hosts] or [x509.UniformResourceIdentifier(key_uri(key))]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -11,11 +12,13 @@ from facerelay.config import Config
 from facerelay.fleet import names
 from facerelay.fleet.issuer import hosts_of
 from facerelay.fleet.names import EnrolError
+from facerelay.sections import Store
 from facerelay.sections.base import is_loopback
 from facerelay.signing import read_certificate
 
 CLOUD_METRICS: Final = 9480
 _SHARED: Final = ("delivery", "qos")
+_ALIKE: Final = ("intake", "group", "layout", "retention_days", "quarantine_days")
 
 
 def cloud(*, hosts: Sequence[str], port: int, store: str, bucket: str, mosquitto: Path | None) -> str:
@@ -34,7 +37,8 @@ def cloud(*, hosts: Sequence[str], port: int, store: str, bucket: str, mosquitto
         | ({"mosquitto": str(mosquitto)} if mosquitto else {}),
         "trust": {**_trust("store"), "devices": "trust/devices"},
         "bucket": {"url": bucket},
-        "store": {"name": store},
+        # Mosquitto has anybody enrolled join a group whose name is known.
+        "store": {"name": store} | ({"group": secrets.token_hex(8)} if mosquitto else {}),
         "gallery": {"broker_cert": "trust/gallery.pem", "broker_key": "trust/gallery.key"},
         "metrics": {"port": CLOUD_METRICS},
     }  # fmt: skip
@@ -77,10 +81,16 @@ def another_store(config: Config, name: str) -> str:
         "broker": {"url": reached(config), **_client("store")},
         "trust": _trust("store"),
         "bucket": {key: value for key, value in given.items() if value is not None},
-        "store": {"name": name},
+        "store": {"name": name, **_alike(config)},
         "metrics": {"port": CLOUD_METRICS},
     }
     return settings.template(settings.CLOUD, values)
+
+
+def _alike(config: Config) -> dict[str, Any]:
+    """Return what all stores of a bucket must have alike, where it is not the default."""
+    ours, plain = config.store, Store()
+    return {key: getattr(ours, key) for key in _ALIKE if getattr(ours, key) != getattr(plain, key)}
 
 
 def reached(config: Config) -> str:

@@ -21,8 +21,9 @@ from typing import Self
 
 from facerelay.link import hail, measures
 from facerelay.link.nats import BrokerError, Configuration, settings
+from facerelay.link.quorum import Quorum
 from facerelay.metrics import Meters
-from facerelay.sections import Broker, Trust
+from facerelay.sections import Broker, Cluster, Trust
 from facerelay.seldom import Seldom
 from facerelay.topics import FaceTopic
 
@@ -41,6 +42,8 @@ _MONITOR = re.compile(r"^Starting http monitor on .*:(\d+)$")
 _EXPECTED = re.compile(
     r"Plaintext passwords detected, use nkeys or bcrypt"
     r"|User \"urn:facerelay:key:\w+\" found in connect proto, but user required from cert"  # at each change
+    r"|Healthcheck failed: .*"  # asked each second: what changes is said once
+    r"|Waiting for routing to be established\.\.\."
     r"|.* - unable to connect: authentication error"  # said in the line before
 )
 _REFUSED = {
@@ -76,6 +79,10 @@ class EmbeddedBroker:
         max_message: Bytes of one face, at most.
         trust: With its `devices`, and an mqtts:// url: whoever connects needs a certificate that lies there.
         faces: Where faces travel, for what each of them may say and hear.
+        cluster: The other nodes, and where stores pull. A node answers MQTT once most of them are there;
+            that is not waited for.
+        stream: From which these pull.
+        quorum: Is told where to ask whether it stands with the others.
         monitored: Let it tell its figures on loopback.
 
     Attributes:
@@ -94,13 +101,20 @@ class EmbeddedBroker:
         max_message: int,
         trust: Trust | None = None,
         faces: FaceTopic | None = None,
+        cluster: Cluster | None = None,
+        stream: str = "faces",
+        quorum: Quorum | None = None,
         monitored: bool = False,
     ) -> None:
         self._broker = broker
+        self._joined = cluster is not None and cluster.joined
+        self._quorum = quorum or Quorum()
         self._configuration = Configuration(
-            broker, max_message=max_message, trust=trust, faces=faces, monitored=monitored
-        )
+            broker, max_message=max_message, trust=trust, faces=faces, cluster=cluster, stream=stream,
+            monitored=monitored,
+        )  # fmt: skip
         self._follower: asyncio.Task[None] | None = None
+        self._watcher: asyncio.Task[None] | None = None
         self.monitor: int | None = None
         self._process: asyncio.subprocess.Process | None = None
         self._pump: asyncio.Task[None] | None = None
@@ -134,6 +148,8 @@ class EmbeddedBroker:
                 raise BrokerError(f"the broker does not answer on {self._broker.url}") from error
             raise
         _log.info("the broker listens on %s", self._broker.url)
+        if self._joined:
+            self._watcher = asyncio.create_task(self._quorum.watch())
         if self._broker.tls:
             self._follower = asyncio.create_task(self._follow(self._process))
         return self
@@ -176,7 +192,8 @@ class EmbeddedBroker:
             await asyncio.wait([ready, ended], return_when=asyncio.FIRST_COMPLETED)
             if ended.done():
                 ended.result()
-            await hail.greet(self._broker)
+            if not self._joined:  # a node says a word to MQTT clients when most of the others are there
+                await hail.greet(self._broker)
         finally:
             ready.cancel()
             ended.cancel()
@@ -199,6 +216,7 @@ class EmbeddedBroker:
                 self._last.append(text)
             if monitor := _MONITOR.match(text):
                 self.monitor = int(monitor[1])
+                self._quorum.port = self.monitor if self._joined else None
             if text == "Server is ready":
                 self._ready.set()
 
@@ -216,9 +234,10 @@ class EmbeddedBroker:
     async def _stop(self) -> None:
         if self._process is None or self._pump is None:
             return
-        if self._follower is not None:
-            self._follower.cancel()
-            await asyncio.wait([self._follower])
+        for aside in (self._follower, self._watcher):
+            if aside is not None:
+                aside.cancel()
+                await asyncio.wait([aside])
         with suppress(ProcessLookupError):
             self._process.terminate()
         try:
@@ -236,6 +255,9 @@ async def run_broker(
     max_message: int,
     trust: Trust | None = None,
     faces: FaceTopic | None = None,
+    cluster: Cluster | None = None,
+    stream: str = "faces",
+    quorum: Quorum | None = None,
     meters: Meters | None = None,
 ) -> None:
     """Run the embedded broker until cancelled.
@@ -245,6 +267,9 @@ async def run_broker(
         max_message: Bytes of one face, at most.
         trust: Whose certificates are asked for.
         faces: Where faces travel.
+        cluster: The other nodes, and where stores pull.
+        stream: From which these pull.
+        quorum: Is told where to ask whether it stands with the others.
         meters: Are asked for its figures.
 
     Raises:
@@ -252,8 +277,9 @@ async def run_broker(
     """
     monitored = meters is not None
     async with EmbeddedBroker(
-        broker, max_message=max_message, trust=trust, faces=faces, monitored=monitored
-    ) as server:
+        broker, max_message=max_message, trust=trust, faces=faces, cluster=cluster, stream=stream,
+        quorum=quorum, monitored=monitored,
+    ) as server:  # fmt: skip
         if meters is not None:
             meters.add(measures.nats(lambda: server.monitor, server.refused))
         await server.wait()

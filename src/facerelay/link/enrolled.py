@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from cryptography import x509
 
+from facerelay.link.subjects import subject
 from facerelay.permissions import Permissions, permissions
 from facerelay.sections import Trust
 from facerelay.signing import Authority, KeyFileError, PublicKey, SignatureError, read_certificate
@@ -20,11 +21,16 @@ _QOS_1: Final = "$MQTT.sub.>"
 _QOS_2: Final = "$MQTT.deliver.pubrel.>"
 
 
-def users(trust: Trust, faces: FaceTopic) -> list[dict[str, Any]]:
+def users(trust: Trust, faces: FaceTopic, *, stream: str | None = None) -> list[dict[str, Any]]:
     """Return a user for each enrolled machine; a file that is no certificate of one is told, and left out.
 
     NATS knows a user by the name that the certificate gives its own key. So a certificate counts while it
     lies in the folder, and another one of the same machine does not stand in for it.
+
+    Args:
+        trust: whose certificates count.
+        faces: where faces travel.
+        stream: from which stores may pull by the NATS protocol; None: nobody may use that.
 
     Raises:
         KeyFileError: the authority or the folder cannot be read.
@@ -39,13 +45,24 @@ def users(trust: Trust, faces: FaceTopic) -> list[dict[str, Any]]:
     except OSError as error:
         raise KeyFileError(f"trust.devices: {trust.devices}: {error.strerror}") from None
     known = [key for path in files if (key := _admitted(authority, path)) is not None]
-    return [_user(key, permissions(key.owner, faces)) for key in known]
+    return [_user(key, permissions(key.owner, faces), stream) for key in known]
 
 
-def subject(topic_filter: str) -> str:
-    """Return a topic filter as NATS has it: `/` is `.`, `+` is `*`, `#` is `>`, a dot in a name is `//`."""
-    levels = [level.replace(".", "//") for level in topic_filter.split("/")]
-    return ".".join({"": "/", "+": "*", "#": ">"}.get(level, level) for level in levels)
+def pulling(stream: str) -> list[str]:
+    """Return the subjects that a store of whatever group needs to take faces from one stream.
+
+    It may make the stream and cannot change, empty or delete it.
+    """
+    api = "$JS.API"
+    return [
+        f"{api}.STREAM.INFO.{stream}",
+        f"{api}.STREAM.CREATE.{stream}",
+        f"{api}.CONSUMER.INFO.{stream}.*",
+        f"{api}.CONSUMER.CREATE.{stream}.>",
+        f"{api}.CONSUMER.DURABLE.CREATE.{stream}.*",
+        f"{api}.CONSUMER.MSG.NEXT.{stream}.*",
+        f"$JS.ACK.{stream}.>",
+    ]
 
 
 def _admitted(authority: Authority, path: Path) -> PublicKey | None:
@@ -71,17 +88,22 @@ def _uris(certificate: x509.Certificate) -> list[str]:
     return names.value.get_values_for_type(x509.UniformResourceIdentifier)
 
 
-def _user(key: PublicKey, may: Permissions) -> dict[str, Any]:
+def _user(key: PublicKey, may: Permissions, stream: str | None) -> dict[str, Any]:
     publish = [subject(each) for each in may.publish]
     subscribe = [subject(each) for each in may.subscribe]
     # In MQTT `a/#` is `a` as well.
     subscribe += [each.removesuffix(".>") for each in subscribe if each.endswith(".>")]
     if subscribe:
         subscribe += [_QOS_1, _QOS_2]
+    # Without a password: it must not be a way in on NATS's own port, where that asks for no certificate.
+    ways = ["MQTT"]
+    if stream is not None and key.owner.role == "store" and not key.owner.revoked:
+        ways.append("STANDARD")
+        publish += pulling(stream)
+        subscribe.append(f"_INBOX.{key.owner.name}.>")
     return {
         "user": key.uri,
-        # Without a password: it must not be a way in on NATS's own port.
-        "allowed_connection_types": ["MQTT"],
+        "allowed_connection_types": ways,
         "permissions": {"publish": _allow(publish), "subscribe": _allow(subscribe)},
     }
 

@@ -73,7 +73,8 @@ async def forward(
         will=Will(state, topics.DOWN, qos=1, retain=True),
     )
     up = [(faces, qos), (topics.site_ledgers(site), qos)]
-    down = [(topics.site_receipts(site), 1), (topics.HELLOS, 1)]
+    # Soft state. A cluster of NATS takes a minute for a subscription at QoS 1 while one of its nodes is away.
+    down = [(topics.site_receipts(site), 0), (topics.HELLOS, 0)]
     at_edge, at_cloud = _Herald(state), _Herald(state)
 
     def cloud_changed(_connected: bool) -> None:  # noqa: FBT001 - the session's own signature

@@ -17,7 +17,10 @@ _CLIENT_ID = b"facerelay client id 1\0"
 _ID_BYTES = 8
 _ALERT_S = 1.0
 _MOST_KEY_BYTES = 65_536
-_FAVOURS = re.compile(r"\$SYS/.+|link/[^/]+/reset")
+_FAVOURS = re.compile(r"\$SYS/.+|link/[^/]+/reset|stores/\+/\+")
+_NO_SHARING = (
+    '; NATS shares nothing by MQTT: there set store.intake = "jetstream", or "mqtt" where one store is enough'
+)
 _REFUSALS = {
     1: "it does not speak MQTT 3.1.1",
     2: "it does not take the client id {client_id!r}",
@@ -66,7 +69,7 @@ def see_connack(code: int, *, client_id: str, broker: Broker) -> None:
 
 
 def see_suback(url: str, filters: Sequence[tuple[str, int]], granted: Sequence[int | None]) -> None:
-    """Check that the broker grants what was asked for; its own figures and resets are a favour.
+    """Check that the broker grants what was asked for; figures, resets, beats of stores are a favour.
 
     Raises:
         RefusedError: another subscription is refused.
@@ -75,7 +78,8 @@ def see_suback(url: str, filters: Sequence[tuple[str, int]], granted: Sequence[i
         if given is None and _FAVOURS.fullmatch(name):
             _log.info("%s: it refuses the subscription to %s, and we do without", url, name)
         elif given is None:
-            raise RefusedError(f"the broker refused the subscription to {name}: check its access list")
+            hint = _NO_SHARING if name.startswith("$share/") else ""
+            raise RefusedError(f"the broker refused the subscription to {name}: check its access list{hint}")
         elif given < qos:
             _log.warning("%s: %s is granted at QoS %d, not %d", url, name, given, qos)
 

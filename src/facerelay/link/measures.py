@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Final
+from typing import Any
 
+from facerelay.link.monitor import told
 from facerelay.link.pipe import Pipe
 from facerelay.metrics import Reading, Source
 from facerelay.metrics import catalogue as c
-from facerelay.mqtt import Session
-
-_ANSWER_S: Final = 3.0
-_MOST_BYTES: Final = 1_000_000
+from facerelay.mqtt import Pull, Session
 
 
 def source(sessions: Mapping[tuple[str, str], Session], pipes: Mapping[str, Pipe]) -> Source:
@@ -41,6 +37,18 @@ def _forwarder(sessions: Mapping[tuple[str, str], Session], pipes: Mapping[str, 
         yield Reading(c.GIVEN_UP, (direction,), pipe.given_up)
 
 
+def intake(pull: Pull) -> Source:
+    """Return a source of how the stores' common queue does, as this store sees it."""
+
+    async def read() -> Iterator[Reading]:
+        readings = [Reading(c.INTAKE_CONNECTED, (), int(pull.connected))]
+        if (pending := pull.pending) is not None:
+            readings.append(Reading(c.INTAKE_PENDING, (), pending))
+        return iter(readings)
+
+    return read
+
+
 def nats(port: Callable[[], int | None], refused: Mapping[str, int]) -> Source:
     """Return a source of the embedded broker's figures, as it tells them on loopback.
 
@@ -52,11 +60,11 @@ def nats(port: Callable[[], int | None], refused: Mapping[str, int]) -> Source:
     async def read() -> Iterator[Reading]:
         where = port()
         try:
-            told = await _told(where, "/varz") if where else {}
-            kept = await _told(where, "/jsz") if where else {}
+            general = await told(where, "/varz") if where else {}
+            kept = await told(where, "/jsz") if where else {}
         except (OSError, ValueError, TimeoutError):
-            told = kept = {}
-        return _broker(told, kept, refused)
+            general = kept = {}
+        return _broker(general, kept, refused)
 
     return read
 
@@ -75,25 +83,3 @@ def _broker(
     yield Reading(c.BROKER_SLOW, (), told["slow_consumers"])
     yield Reading(c.BROKER_MEMORY, (), told["mem"])
     yield Reading(c.BROKER_STORED, (), kept.get("storage", 0))
-
-
-async def _told(port: int, path: str) -> dict[str, Any]:
-    """Ask our own child on loopback for one of its pages, in JSON.
-
-    Raises:
-        OSError: it does not answer.
-        ValueError: with something else.
-    """
-    async with asyncio.timeout(_ANSWER_S):
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        try:
-            writer.write(f"GET {path} HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n".encode())
-            answer = b""
-            while chunk := await reader.read(65_536):
-                answer += chunk
-                if len(answer) > _MOST_BYTES:
-                    raise ValueError("too long")
-        finally:
-            writer.close()
-    found: dict[str, Any] = json.loads(answer.partition(b"\r\n\r\n")[2])
-    return found

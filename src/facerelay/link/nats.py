@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from facerelay import private
-from facerelay.sections import Broker, Trust
+from facerelay.link import nodes
+from facerelay.sections import Broker, Cluster, Trust
 from facerelay.sections.base import is_loopback
 from facerelay.stamp import Stamp, stamp
 from facerelay.topics import MAX_MESSAGE_BYTES, FaceTopic
@@ -20,6 +21,8 @@ _SLACK_BYTES: Final = 65_536
 _ACK_WAIT: Final = "5s"
 # Below a session's window of 256: a slow reader is not sent what it cannot take. 1,000 was no faster.
 _MAX_ACK_PENDING: Final = 200
+# Of its own accord five seconds: while nodes choose who leads, a client does better to come again.
+_JETSTREAM_TIMEOUT: Final = "2500ms"
 _WRITE_DEADLINE: Final = "60s"
 # Of its own accord NATS waits two seconds for each, which a thin line's round trips spend.
 _TLS_TIMEOUT_S: Final = 20
@@ -34,6 +37,7 @@ def settings(
     broker: Broker,
     *,
     max_message: int,
+    cluster: Cluster | None = None,
     authority: Path | None = None,
     users: Sequence[dict[str, Any]] = (),
 ) -> dict[str, Any]:
@@ -42,6 +46,7 @@ def settings(
     Args:
         broker: where to listen, who may come, where its state lies.
         max_message: bytes of one face, at most.
+        cluster: the other nodes, and where stores pull; None: it stands alone.
         authority: set, whoever connects needs a certificate by it that names one of `users`.
         users: the enrolled machines, as `enrolled.users` has them.
 
@@ -49,6 +54,7 @@ def settings(
         BrokerError: it would listen beyond loopback without TLS or without a password or certificates.
     """
     secret = broker.secret()
+    cluster = cluster or Cluster()
     _check(broker, secret, enrolled=authority is not None)
     mqtt: dict[str, Any] = {
         "host": broker.host,
@@ -63,15 +69,23 @@ def settings(
             "min_version": "1.2",
             "timeout": _TLS_TIMEOUT_S,
         }
+    try:
+        met = nodes.between(cluster, broker, authority=authority)
+        reached = nodes.clients(cluster, broker, authority=authority)
+    except nodes.ExposedError as error:
+        raise BrokerError(f"{error}") from None
     server: dict[str, Any] = {
-        "server_name": f"facerelay-{broker.port}",
-        "listen": "127.0.0.1:-1",  # NATS's own protocol cannot be turned off: any free port, loopback
+        "server_name": cluster.node or f"facerelay-{broker.port}",
+        **reached,
         "logtime": False,
         "max_payload": max(max_message, MAX_MESSAGE_BYTES) + _SLACK_BYTES,
         "write_deadline": _WRITE_DEADLINE,
         "jetstream": {"store_dir": str(broker.data.absolute())},
         "mqtt": mqtt,
     }
+    if met:
+        server["cluster"] = met
+        mqtt |= {"stream_replicas": cluster.kept, "js_api_timeout": _JETSTREAM_TIMEOUT}
     if authority is not None:
         mqtt["tls"] |= {"ca_file": str(_absolute(authority)), "verify_and_map": True}
         server["authorization"] = {"users": list(users), "timeout": _CONNECT_TIMEOUT_S}
@@ -89,6 +103,8 @@ class Configuration:
         max_message: bytes of one face, at most.
         trust: with its `devices`, and TLS, whoever connects needs a certificate that lies there.
         faces: where faces travel.
+        cluster: the other nodes, and where stores pull.
+        stream: from which these pull.
         monitored: let the server tell its figures on loopback.
 
     Raises:
@@ -102,9 +118,13 @@ class Configuration:
         max_message: int,
         trust: Trust | None,
         faces: FaceTopic | None,
+        cluster: Cluster | None = None,
+        stream: str = "faces",
         monitored: bool,
     ) -> None:
         self._broker = broker
+        self._cluster = cluster or Cluster()
+        self._stream = stream if self._cluster.clients else None
         self._max_message = max_message
         self._trust = trust if trust is not None and trust.devices is not None and broker.tls else None
         self._faces = faces or FaceTopic("faces/{site}/{camera}")
@@ -146,11 +166,17 @@ class Configuration:
 
             authority = self._trust.authority
             try:
-                users = enrolled.users(self._trust, self._faces)
+                users = enrolled.users(self._trust, self._faces, stream=self._stream)
             except KeyFileError as error:
                 raise BrokerError(f"{error}") from None
-        server = settings(self._broker, max_message=self._max_message, authority=authority, users=users)
-        if self._monitored:
+        server = settings(
+            self._broker,
+            max_message=self._max_message,
+            cluster=self._cluster,
+            authority=authority,
+            users=users,
+        )
+        if self._monitored or self._cluster.joined:
             server["http"] = "127.0.0.1:-1"  # any free port
         return server
 

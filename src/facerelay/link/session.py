@@ -45,7 +45,8 @@ class Session:
         broker: Where, and as whom.
         client_id: Unique at the broker; with `clean=False` the name of the state it keeps. With a certificate
             it goes on the wire with an end that nobody can guess.
-        subscribe: Topic filters and their QoS. The broker may refuse `$SYS/…` and `link/<site>/reset`.
+        subscribe: Topic filters and their QoS. The broker may refuse `$SYS/…`, `link/<site>/reset` and
+            `stores/+/+`.
         clean: Whether the broker forgets us when we leave.
         window: Messages without acknowledgement, at most.
         window_bytes: Bytes of payload without acknowledgement from which reading stops.
@@ -121,6 +122,11 @@ class Session:
     def connected(self) -> bool:
         """Whether CONNACK and SUBACK are there, and the connection stands."""
         return self._up.is_set()
+
+    @property
+    def closed(self) -> bool:
+        """Whether it took leave, and will not come back."""
+        return self._closing
 
     @property
     def trouble(self) -> str:

@@ -125,6 +125,7 @@ def link(site: str, healths: Iterable[LinkHealth]) -> Iterator[Reading]:
     if trips:
         yield Reading(c.ROUND_TRIP, labels, max(trips))
     yield Reading(c.IN_FLIGHT, labels, sum(health.in_flight for health in known))
+    yield Reading(c.HELD_FACES, labels, sum(health.held for health in known))
     yield Reading(c.WINDOW, labels, sum(health.window for health in known))
     dropped = [health.broker_dropped for health in known if health.broker_dropped is not None]
     if dropped:

@@ -104,6 +104,7 @@ SILENT: Final = _site(
 )
 ROUND_TRIP: Final = _site("receipt_round_trip_seconds", "From a face to its receipt, smoothed.")
 IN_FLIGHT: Final = _site("in_flight_bytes", "Bytes that were sent and have no receipt.")
+HELD_FACES: Final = _site("held_faces", "Faces that a store holds in an open shard: they are stored soon.")
 WINDOW: Final = _site("window_bytes", "Bytes that may be in flight.")
 EDGE_DROPPED: Final = _site(
     "edge_broker_dropped_total", "Messages that the edge's broker dropped, where it says so."
@@ -153,6 +154,13 @@ FORWARDING: Final = _way(
 )
 GIVEN_UP: Final = _way("forward_given_up_total", "Messages that the other broker would not take.")
 
+# the stream that stores share (intake jetstream)
+
+INTAKE_CONNECTED: Final = _store("intake_connected", "1 while the stream of faces can be asked.")
+INTAKE_PENDING: Final = _store(
+    "intake_pending", "Faces that wait in the stream for any store of the group: each store tells the same."
+)
+
 # the embedded broker
 
 BROKER_UP: Final = _broker("broker_up", "1 while the embedded broker tells its figures.")
@@ -172,6 +180,9 @@ BROKER_STORED: Final = _broker("broker_stored_bytes", "Bytes that it keeps on di
 
 KEPT: Final = _store("store_faces_total", "Faces and pictures, by what became of them.", ("outcome",))
 KEPT_BYTES: Final = _store("store_bytes_total", "Bytes of faces that were stored.")
+HELD: Final = _store("store_held", "Faces in open shards: in memory, and told `held`.")
+SHARDS: Final = _store("store_shards_total", "Shards that were closed: a tar each, and a catalogue.")
+SHARD_BYTES: Final = _store("store_shard_bytes_total", "Bytes of their tars.")
 STORE_REFUSED: Final = _store("store_refused_total", "Faces that were refused, by reason.", ("reason",))
 QUARANTINED: Final = _store(
     "store_quarantined_total", "Messages that were set aside, by reason.", ("reason",)

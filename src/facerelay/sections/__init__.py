@@ -1,6 +1,7 @@
 """The sections of a configuration: each setting has a title, a line of help, a default and its limits."""
 
 from facerelay.sections.base import Section
+from facerelay.sections.cluster import Cluster, JetStream
 from facerelay.sections.eyes import Camera, Detect, PictureFormat, Preview, Visits
 from facerelay.sections.gallery import Gallery
 from facerelay.sections.home import Frigate, HomeAssistant, Webhook
@@ -10,7 +11,7 @@ from facerelay.sections.watching import Metrics, Trace
 from facerelay.sections.wire import Broker, Forward, MessageLimits, Topics, Uplink
 
 __all__ = [
-    "Broker", "Bucket", "Camera", "Detect", "Forward", "Frigate", "Gallery", "HomeAssistant",
-    "MessageLimits", "Metrics", "Outbox", "PictureFormat", "Preview", "Seal", "Section", "Store", "Topics",
-    "Trace", "Trust", "Uplink", "Visits", "Webhook",
+    "Broker", "Bucket", "Camera", "Cluster", "Detect", "Forward", "Frigate", "Gallery", "HomeAssistant",
+    "JetStream", "MessageLimits", "Metrics", "Outbox", "PictureFormat", "Preview", "Seal", "Section",
+    "Store", "Topics", "Trace", "Trust", "Uplink", "Visits", "Webhook",
 ]  # fmt: skip

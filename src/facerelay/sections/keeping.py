@@ -124,8 +124,13 @@ class Store(Section):
     shard_bytes: Annotated[int, Field(ge=1_000_000, le=256_000_000)] = Field(
         32_000_000, title="Shard size", description="Bytes from which an open shard is closed."
     )
-    shard_s: Annotated[float, Field(gt=0, le=3600)] = Field(
+    shard_s: Annotated[float, Field(gt=0, le=600)] = Field(
         300, title="Shard age", description="Seconds after which an open shard is closed, however small."
+    )
+    books_s: Annotated[float, Field(ge=0, le=30)] = Field(
+        10,
+        title="Books written",
+        description="Seconds between writings of one outbox's books in the bucket: each is a PUT to be paid.",
     )
     retention_days: Kept = Field(
         30,
