@@ -1,7 +1,7 @@
 """Names on the wire, and what travels under them besides faces: receipts, ledgers, link state, hellos.
 
 Up: faces, `ledger/<site>/<outbox>` and its further parts, `link/<site>`. Down: `receipts/<site>/<outbox>`,
-`stores/<store>`. At the edge alone: `link/<site>/reset`.
+`stores/<store>`. At the edge alone: `link/<site>/reset`; in the cloud alone: `stores/<store>/<instance>`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,9 @@ from facerelay.face import SLUG, FaceId, Hex, Slug
 
 MAX_MESSAGE_BYTES: Final = 262_144
 """What a receipt batch, ledger or hello may be, at most."""
+
+VERSION: Final = 1
+"""Of receipts, ledgers and hellos; one that tells another is not read."""
 
 UP: Final = b"1"
 DOWN: Final = b"0"
@@ -133,6 +136,22 @@ def hello(store: str) -> str:
 
 HELLOS: Final = "stores/+"
 
+
+def beat(store: str, instance: str | None) -> str:
+    """Return the topic on which one process of a store tells other stores that it is at work."""
+    return f"stores/{store}/{instance or ALONE}"
+
+
+def beats(store: str) -> str:
+    """Return the filter of the beats of all processes of one store."""
+    return f"stores/{store}/+"
+
+
+ALONE: Final = "-"
+"""Stands for the instance of a store that has none; no instance can have this name."""
+
+BEATS: Final = "stores/+/+"
+
 Reason = Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]{1,40}$")]
 Outcome = Annotated[str, StringConstraints(pattern=r"^(stored|held|erased|expired|refused:[a-z0-9-]{1,40})$")]
 
@@ -160,6 +179,10 @@ class _Wire(BaseModel):
             return cls.model_validate_json(payload)
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
+            if first["loc"] == ("v",):
+                raise WireError(
+                    f"{cls.__name__}: of another version than {VERSION}, which this program reads: upgrade it"
+                ) from error
             where = shown(".".join(map(str, first["loc"])))
             raise WireError(f"{cls.__name__}: {where}: {first['msg']}") from error
 
@@ -178,28 +201,65 @@ class Receipt(_Wire):
 
 
 class Receipts(_Wire):
-    """A batch of receipts for one outbox; or what was erased, which it is to delete as well."""
+    """A batch of receipts for one outbox; or what was erased, which it is to delete as well.
+
+    `instance` and `run` come where faces are `held`: which process of the store has them in memory.
+    """
 
     terse: ClassVar[bool] = True
     v: Literal[1] = 1
     store: Slug
+    instance: Slug | None = None
+    run: Hex | None = None
     receipts: Annotated[tuple[Receipt, ...], Field(max_length=1000), FailFast()]
     erasures: Erasures | None = None
+
+
+MOST_LOST: Final = 64
+"""Processes that fell, named in one hello."""
 
 
 class Hello(_Wire):
     """A store announces itself: `start` is new at each connection, so an edge can tell news from old.
 
-    One whose receipts are signed brings the certificate of its key along, in DER and base64.
+    One whose receipts are signed brings the certificate of its key along, in DER and base64. `reads` is the
+    latest version of faces that it takes: an edge sends it again what an older one refused. `run` is of the
+    process, whose `instance` of the store has its place alone; `lost` are the `run`s of others that fell.
+    What a process held is sent again when another is in its place, or when it is lost.
     """
 
     terse: ClassVar[bool] = True
     v: Literal[1] = 1
     store: Slug
     start: Hex
+    reads: Annotated[int, Field(ge=1)] = 1
+    instance: Slug | None = None
+    run: Hex | None = None
+    lost: Annotated[tuple[Hex, ...], Field(max_length=MOST_LOST), FailFast()] = ()
     certificate: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9+/]+=*$", max_length=4096)] | None = (
         None
     )
+
+
+class Beat(_Wire):
+    """One store's word to the others that it is at work.
+
+    Attributes:
+        run: of the process, new at each start.
+        keeps: a digest of where it keeps faces, and for how long: stores share work where it is the same.
+        hello: `start` of the hello of its name that it knows to be the last.
+        holds: whether faces that edges believe to be held would go with it.
+        ends: it takes leave in order: nothing was lost.
+    """
+
+    terse: ClassVar[bool] = True
+    most_bytes: ClassVar[int] = 1024
+    v: Literal[1] = 1
+    run: Hex
+    keeps: Hex
+    hello: Hex | None = None
+    holds: bool = False
+    ends: bool = False
 
 
 MOST_COUNT: Final = 2**53
@@ -267,6 +327,7 @@ class LinkHealth(_Wire):
         round_trip_s: of a receipt, smoothed; null until there was one.
         up_bytes_s: bytes per second handed to the broker, over the last ten seconds.
         in_flight: bytes that were sent and have no receipt.
+        held: faces that a store holds, which are stored soon; they wait, and do not count as the oldest.
         window: bytes that may be.
         broker_dropped: messages that the edge's broker dropped since it began; null where it does not say.
         cuts: how often the link was found to be down since capture began.
@@ -283,6 +344,7 @@ class LinkHealth(_Wire):
     round_trip_s: Figure | None = None
     up_bytes_s: Figure = 0
     in_flight: Count = 0
+    held: Count = 0
     window: Count = 0
     broker_dropped: Count | None = None
     cuts: Count = 0

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import logging
 import re
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import aclosing
@@ -60,7 +61,10 @@ class Books:
         heed: is told of each ledger that is taken, and of its site.
         keep: so long books are kept; what a broker retained of an edge that told it longer ago is not taken.
         count: is told of each ledger that is not kept.
+        owns: whether the books of an outbox are still this store's to write.
+        every_s: seconds from one writing of an object to the next, at least.
         now: the time in UTC.
+        clock: monotonic seconds.
     """
 
     def __init__(
@@ -71,7 +75,10 @@ class Books:
         heed: Callable[[str, Ledger], None] = lambda *_: None,
         keep: timedelta | None = None,
         count: Callable[[], None] = lambda: None,
+        owns: Callable[[str, str], bool] = lambda *_: True,
+        every_s: float = 0,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._bucket = bucket
         self._max_bytes = max_bytes
@@ -81,8 +88,12 @@ class Books:
         self._count_of_site: Counter[str] = Counter()
         self._heed = heed
         self._keep = keep
+        self._owns = owns
+        self._every_s = every_s
         self._now = now
+        self._clock = clock
         self._written: dict[str, bytes] = {}
+        self._put_at: dict[str, float] = {}
         self._waiting: dict[str, bytes] = {}
         self._bytes = 0
         self._seldom = Seldom(log)
@@ -116,11 +127,21 @@ class Books:
         self._heed(site, books)
         return True
 
-    async def flush(self) -> None:
-        """Write what has changed; what the bucket does not take now is tried at the next flush."""
+    async def flush(self, *, everything: bool = True) -> None:
+        """Write what has changed; what the bucket does not take now is tried at the next flush.
+
+        Args:
+            everything: or only what was written so long ago that it is due.
+        """
+        due = self._clock() - self._every_s
+        self._put_at = {key: at for key, at in self._put_at.items() if at > due}
         for key, data in list(self._waiting.items()):
+            if key in self._put_at and not everything:
+                continue
             try:
-                if await self._room.takes(_site(key), key):
+                if not self._is_ours(key):
+                    self._written.pop(key, None)
+                elif await self._room.takes(_site(key), key):
                     await self._write(key, data)
                 else:
                     self._refuse("too many outboxes have books already", key, data)
@@ -135,6 +156,15 @@ class Books:
                 self._count_of_site[_site(key)] -= 1
         self._of_site, self._count_of_site = +self._of_site, +self._count_of_site
 
+    def anew(self) -> None:
+        """Forget what lies in the bucket, for others may have written there."""
+        self._written.clear()
+
+    def _is_ours(self, key: str) -> bool:
+        """Whether no other store writes these books by now, who has heard them as well."""
+        named = _KEY.fullmatch(key)
+        return named is None or self._owns(named[1], named[2])
+
     async def _write(self, key: str, data: bytes) -> None:
         """Write a ledger; one that tells its time, and is there already, is not written again."""
         if _TELLS_TIME not in data:
@@ -145,6 +175,7 @@ class Books:
             self._written[key] = await self._digest(key)
         if self._written[key] != digest:
             await self._bucket.put(key, data)
+            self._put_at[key] = self._clock()
         self._written[key] = digest
         if len(self._written) > _MOST:
             del self._written[next(iter(self._written))]

@@ -16,6 +16,8 @@ class Counters:
     """What a store did since it started; refusals, quarantine and discards by reason.
 
     Attributes:
+        held: faces taken into open shards; of these each is stored, erased or refused later.
+        shards: that were closed, and how many bytes their tars had.
         puts: seconds that the bucket took for each object.
         failures: tries that it did not take; each is made again.
     """
@@ -25,6 +27,9 @@ class Counters:
     erased: int = 0
     foreign: int = 0
     bytes: int = 0
+    held: int = 0
+    shards: int = 0
+    shard_bytes: int = 0
     refused: Counter[str] = field(default_factory=Counter)
     quarantined: Counter[str] = field(default_factory=Counter)
     discarded: Counter[str] = field(default_factory=Counter)
@@ -34,6 +39,8 @@ class Counters:
     def __str__(self) -> str:
         plain = f"stored {self.stored} ({self.bytes} bytes), duplicates {self.duplicates}"
         plain += f", erased {self.erased}, foreign {self.foreign}"
+        if self.held:
+            plain += f", held {self.held}, shards {self.shards} ({self.shard_bytes} bytes)"
         for name in ("refused", "quarantined", "discarded"):
             reasons = getattr(self, name)
             parts = ", ".join(f"{reason} {n}" for reason, n in sorted(reasons.items()))

@@ -55,11 +55,13 @@ class Measures:
         counters: what became of messages.
         limit: messages at once, at most.
         keep: so long an edge that is not heard is told of, as its books are kept.
+        owns: whether the books of an outbox are still this store's to tell of.
         now: the time in UTC.
 
     Attributes:
         session: with this side's broker, once there is one.
         in_hand: messages that are being dealt with.
+        held: returns how many faces are in open shards.
         hellos: how often the store has announced itself.
     """
 
@@ -69,17 +71,20 @@ class Measures:
         *,
         limit: int,
         keep: timedelta | None = None,
+        owns: Callable[[str, str], bool] = lambda *_: True,
         now: Callable[[], datetime] = _now,
     ) -> None:
         self._counters = counters
         self._limit = limit
         self._keep = keep
+        self._owns = owns
         self.session: Session | None = None
         self._now = now
         self._told = books.Books()
         self._outboxes: dict[tuple[str, str], _Outbox] = {}
         self._cameras = Counter[str]()
         self.in_hand = self.hellos = 0
+        self.held: Callable[[], int] = lambda: 0
 
     def hear(self, site: str, ledger: Ledger) -> None:
         """Take a ledger, or a part of one; what a broker had kept from before is as old as it says itself."""
@@ -110,6 +115,8 @@ class Measures:
     async def read(self) -> Iterator[Reading]:
         """Return the figures as they are now."""
         now = self._now()
+        for place in [place for place in self._outboxes if not self._owns(*place)]:
+            self._cameras[place[0]] -= len(self._outboxes.pop(place).cameras)
         heard = {
             name: replace(one, cameras=dict(one.cameras))
             for name, one in self._outboxes.items()
@@ -143,6 +150,9 @@ class Measures:
         for outcome, n in outcomes.items():
             yield Reading(c.KEPT, (outcome,), n)
         yield Reading(c.KEPT_BYTES, (), counted.bytes)
+        yield Reading(c.HELD, (), self.held())
+        yield Reading(c.SHARDS, (), counted.shards)
+        yield Reading(c.SHARD_BYTES, (), counted.shard_bytes)
         yield from _by_reason(c.STORE_REFUSED, counted.refused)
         yield from _by_reason(c.QUARANTINED, counted.quarantined)
         yield from _by_reason(c.DISCARDED, counted.discarded)

@@ -11,17 +11,20 @@ from datetime import timedelta
 from typing import Final
 
 from facerelay import topics
-from facerelay.cloud import retention
-from facerelay.cloud.books import Books
+from facerelay.cloud import sharing
 from facerelay.cloud.bucket import BucketError, open_bucket
+from facerelay.cloud.counters import Counters
 from facerelay.cloud.greeter import Greeter
-from facerelay.cloud.history.diary import Diary
+from facerelay.cloud.holding import LOOK_S, Holding
+from facerelay.cloud.housekeeping import Housekeeping
 from facerelay.cloud.keep import Answer, Keeper
+from facerelay.cloud.ledgers import Ledgers
 from facerelay.cloud.measures import Measures
 from facerelay.cloud.notices import Notices
+from facerelay.cloud.peers import Peers
 from facerelay.cloud.quarantine import Quarantine
 from facerelay.cloud.receipts import Outgoing
-from facerelay.cloud.tombstones import Tombstones
+from facerelay.cloud.tombstones import AGE_S, Tombstones
 from facerelay.cloud.voice import Voice
 from facerelay.cloud.webhook import Webhook
 from facerelay.config import Config
@@ -36,10 +39,7 @@ log = logging.getLogger(__name__)
 
 Source = Session | Pull
 
-_BOOKS_EVERY_S: Final = 3.0
 _SAY_EVERY_S: Final = 60.0
-_HOUSE_EVERY_S: Final = 3600.0
-_AGAIN_S: Final = 60.0
 _GOODBYE_S: Final = 5.0
 
 
@@ -68,16 +68,24 @@ async def serve_store(
 
     Raises:
         BucketError: the bucket's settings cannot be right.
+        ConfigError: the broker does not share what it is asked to.
         WebhookError, SpoolError: the webhook's cannot.
         KeyFileError: the certificate or the key of `[trust]` cannot be used.
     """
+    sharing.advise(config)
     store = _Store(config, trace)
     if meters is not None:
         meters.add(store.measures.read)
-    faces = ((config.face_topic.filter, config.level),) if pull is None else ()
+    client_id = sharing.client_id(config)
     session = connect(
-        client_id=f"facerelay-store-{config.store.name}",
-        subscribe=(*faces, (topics.LEDGERS, min(config.level, 1))),
+        client_id=client_id,
+        subscribe=(
+            *(() if pull is not None else ((sharing.faces(config), config.level),)),
+            # Ledgers are said again. In a cluster of NATS at QoS 1 a node that is away keeps us out for
+            # a minute.
+            (topics.LEDGERS, 0 if pull is not None else min(config.level, 1)),
+            (topics.BEATS, 0),
+        ),
         clean=config.delivery != "broker",
         window=2 * config.store.concurrency,
         on_state=store.on_state,
@@ -87,7 +95,12 @@ async def serve_store(
         sources: list[Source] = [await stack.enter_async_context(session)]
         if pull is not None:
             sources.append(await stack.enter_async_context(pull))
-        await store.serve(session, sources, ready)
+        async with asyncio.TaskGroup() as tasks:
+            if config.store.intake == "shared" and pull is None:
+                tasks.create_task(
+                    sharing.prove(connect, store.peers, client_id=client_id, group=config.store.group)
+                )
+            await store.serve(session, sources, ready)
 
 
 class _Store:
@@ -97,33 +110,55 @@ class _Store:
         self._config = config
         self._trace = trace
         self._seldom = Seldom(log)
-        self._voice = Voice(config.store.name, config.trust)
+        self._voice = Voice(config.store.name, config.trust, instance=config.store.instance)
         self._bucket = open_bucket(config.bucket, quick=True)
         self._quarantine = Quarantine(
             self._bucket,
             max_bytes=config.store.quarantine_bytes,
             keep=timedelta(days=config.store.quarantine_days),
         )
-        tombstones = Tombstones(self._bucket)
+        tombstones = Tombstones(self._bucket, age_s=LOOK_S if config.store.layout == "shards" else AGE_S)
+        counters = Counters()
+        self._holding = Holding(config.store, self._bucket, tombstones=tombstones, counters=counters)
         self._keeper = Keeper(
             self._bucket, limits=config.limits.face,
             topic=config.face_topic.named if config.trust.devices else config.face_topic,
             quarantine=self._quarantine, tombstones=tombstones, seals=_seals(config),
+            counters=counters, shelf=self._holding.shelf,
         )  # fmt: skip
+        self.peers = Peers(
+            config.store.name, config.store.instance, run=self._voice.run,
+            keeps=sharing.common(config), holds=self._holding.shelf is not None,
+        )  # fmt: skip
+        self._greeter = Greeter(
+            self._voice, self.peers, joins=config.store.instance is not None, count=self._count_hello
+        )
         keep = config.store.retention
-        self.measures = Measures(self._keeper.counters, limit=config.store.concurrency, keep=keep)
-        self._diary = Diary(self._bucket, store=config.store.name, met=self.measures.begin)
-        self._books = Books(self._bucket, heed=self._heed, keep=keep, count=self._count_ledger)
+        self._house = Housekeeping(
+            self._bucket, self._quarantine, self.peers, keep=keep,
+            orphans=self._holding.orphans,
+        )  # fmt: skip
+        self.measures = Measures(
+            self._keeper.counters, limit=config.store.concurrency, keep=keep,
+            owns=lambda site, outbox: self.peers.owns(topics.ledger(site, outbox)),
+        )  # fmt: skip
+        self.measures.held = self._holding.__len__
+        self._ledgers = Ledgers(
+            self._bucket, config.store, peers=self.peers, measures=self.measures,
+            notices=Notices(tombstones, self._tell_erasures),
+            strange=self._greeter.unheard.set, count=self._count_ledger,
+        )  # fmt: skip
+        self.peers.on_change = self._ledgers.on_change
+        self.peers.on_loss = self._on_loss
         self._webhook = None if config.webhook.url is None else Webhook(config.webhook)
         if self._webhook is not None:
             self._keeper.stored = self._webhook.add
-        self._notices = Notices(tombstones, self._tell_erasures)
         self._gate = asyncio.Semaphore(config.store.concurrency)
-        self._greeter = Greeter(self._voice, count=self._count_hello)
         self._session: Session
 
     def on_state(self, up: bool) -> None:  # noqa: FBT001 - a callback's only argument
         """Take note of a connection made or lost."""
+        self.peers.on_state(up)
         if up:
             self._greeter.up.set()
 
@@ -137,35 +172,24 @@ class _Store:
     def _count_ledger(self) -> None:
         self._keeper.counters.discarded["ledger"] += 1
 
-    def _heed(self, site: str, ledger: topics.Ledger) -> None:
-        """Look at an edge's books; whatever they make of that, faces are stored."""
-        self._notices.hear(site, ledger)
-        if ledger.link and ledger.link.strange:
-            self._greeter.unheard.set()
-        try:
-            self._diary.take(site, ledger)
-            self.measures.hear(site, ledger)
-        except Exception:
-            log.exception("a fault of ours: the books of %s are kept, and have no history", site)
-
     async def serve(
         self, session: Session, sources: Sequence[Source], ready: Callable[[], None] | None
     ) -> None:
         """Take messages until cancelled; then send and write what is left."""
         self.measures.session = self._session = session
-        outgoing = Outgoing(self._publish, voice=self._voice)
+        outgoing = self._outgoing = Outgoing(self._publish, voice=self._voice)
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._look())
                 tasks.create_task(self._greeter.run(session, ready))
                 tasks.create_task(outgoing.run())
-                tasks.create_task(self._notices.run())
-                tasks.create_task(_every(_BOOKS_EVERY_S, lambda: self._write(session)))
-                tasks.create_task(_every(_BOOKS_EVERY_S, self._write_history))
+                tasks.create_task(self.peers.run(session))
+                tasks.create_task(self._ledgers.run())
+                tasks.create_task(self._house.run())
                 tasks.create_task(self._say())
+                tasks.create_task(self._holding.run(self._keeper, self._answer_all))
                 if self._webhook is not None:
                     tasks.create_task(self._webhook.run())
-                tasks.create_task(_every(_HOUSE_EVERY_S, self._clean))
                 async with asyncio.TaskGroup() as takers:
                     for source in sources:
                         takers.create_task(self._take_all(source, outgoing, tasks))
@@ -174,8 +198,26 @@ class _Store:
 
     async def _take_all(self, source: Source, outgoing: Outgoing, tasks: asyncio.TaskGroup) -> None:
         async for message in source:
+            if message.topic.startswith("stores/"):
+                self.peers.hear(message.topic, message.payload)
+                message.ack()
+                continue
             await self._gate.acquire()
             tasks.create_task(self._take(message, outgoing))
+
+    async def _answer_all(self, answers: Sequence[Answer]) -> None:
+        """Answer for faces that were held."""
+        for answer in answers:
+            self._tell(answer, time.time())
+            if self._config.delivery == "receipt":
+                self._outgoing.add(answer.site, answer.outbox, answer.receipt)
+        await self._outgoing.flush()
+
+    def _on_loss(self) -> None:
+        """Another store fell, and what it held with it: edges are told."""
+        if self.peers.lost is not None:
+            self._voice.lost.append(self.peers.lost)
+        self._greeter.lost.set()
 
     async def _publish(self, topic: str, payload: bytes) -> None:
         await self._session.publish(topic, payload, qos=self._config.level)
@@ -196,7 +238,7 @@ class _Store:
             if self._config.delivery == "receipt":
                 message.ack()
             if message.topic.startswith("ledger/"):
-                self._books.take(message.topic, message.payload, retained=message.retain)
+                self._ledgers.take(message)
                 message.ack()
                 return
             answer = await self._keeper.keep(message.topic, message.payload)
@@ -221,28 +263,13 @@ class _Store:
         """Tell what became of a face, where traces are on."""
         receipt = answer.receipt
         if self._trace.takes(receipt.id):
-            fault = "" if receipt.outcome == "stored" else receipt.outcome
+            fault = "" if receipt.outcome in {"stored", "held"} else receipt.outcome
             facts: dict[str, Value] = {
                 "site": answer.site,
                 "outcome": receipt.outcome,
                 "duplicate": receipt.duplicate,
             }
             self._trace.span(receipt.id, "store", start=began, end=time.time(), fault=fault, **facts)
-
-    async def _write(self, session: Session) -> None:
-        """Write the books; their history is written aside, and follows."""
-        if session.connected:
-            self._diary.beat()
-        if await self._diary.meet():
-            await self._books.flush()
-
-    async def _write_history(self) -> None:
-        """Write the history; where that fails faces are stored all the same."""
-        try:
-            await self._diary.flush()
-        except Exception:
-            log.exception("a fault of ours: the history is not written now")
-            await asyncio.sleep(_AGAIN_S)
 
     async def _look(self) -> None:
         """Say at the start whether the bucket can be written, and whether it keeps what it holds."""
@@ -253,14 +280,6 @@ class _Store:
         else:
             log.log(logging.INFO if found.create_only else logging.WARNING, "the bucket %s", found)
 
-    async def _clean(self) -> None:
-        """Delete what is too old; quarantine always, faces where a retention is set."""
-        swept = await self._quarantine.sweep()
-        keep = self._config.store.retention
-        expired = await retention.expire(self._bucket, keep=keep) if keep else 0
-        if swept or expired:
-            log.info("deleted by age: %d faces, pictures and books, %d objects in quarantine", expired, swept)
-
     async def _say(self) -> None:
         said = str(self._keeper.counters)
         while True:
@@ -269,18 +288,26 @@ class _Store:
                 log.info("%s", said)
 
     async def _leave(self, outgoing: Outgoing) -> None:
+        stored = await self._holding.finish()
         try:
             async with asyncio.timeout(_GOODBYE_S):
                 await outgoing.flush()
-                if await self._diary.meet():
-                    await self._books.flush()
-                await self._diary.flush(everything=True)
+                self.peers.settle()
+                await self._ledgers.leave()
+                if stored:
+                    await self.peers.leave(self._session)
         except TimeoutError:
             log.warning("the last ledgers and receipts were not written in %.0f s", _GOODBYE_S)
         if self._webhook is not None:
             await self._webhook.close()
         await self._bucket.close()
         log.info("%s", self._keeper.counters)
+
+
+def _keeps(config: Config) -> str:
+    """Return what stores that share books and sweeps have in common."""
+    bucket, store = config.bucket, config.store
+    return repr((bucket.url, bucket.endpoint, store.retention_days, store.quarantine_days))
 
 
 def _seals(config: Config) -> Callable[[Frozen], Awaitable[None]] | None:
@@ -291,15 +318,3 @@ def _seals(config: Config) -> Callable[[Frozen], Awaitable[None]] | None:
 
     known = seals(config)
     return None if known is None else known.check
-
-
-async def _every(seconds: float, work: Callable[[], Awaitable[None]]) -> None:
-    """Do a work now and then; where the bucket fails, sooner again."""
-    while True:
-        try:
-            await work()
-        except BucketError as error:
-            log.warning("put off: %s", error)
-            await asyncio.sleep(min(seconds, _AGAIN_S))
-        else:
-            await asyncio.sleep(seconds)

@@ -111,6 +111,8 @@ class Diary:
         bucket: where it lies; see `history` for how to read it.
         store: this store's name.
         met: is told of the books of an outbox as they were before we heard of it, and of its site.
+        owns: whether an outbox is still this store's to keep; of one that is not the rest is written, and it
+            is forgotten.
         now: the time in UTC.
     """
 
@@ -120,11 +122,13 @@ class Diary:
         *,
         store: str,
         met: Callable[[str, Ledger], None] = lambda *_: None,
+        owns: Callable[[str, str], bool] = lambda *_: True,
         now: Callable[[], datetime] = _now,
     ) -> None:
         self._bucket = bucket
         self._store = store
         self._met = met
+        self._owns = owns
         self._now = now
         self._outboxes: dict[tuple[str, str], _Outbox] = {}
         self._beats: dict[date, int] = {}
@@ -187,7 +191,7 @@ class Diary:
         due = [
             (place, known)
             for place, known in self._outboxes.items()
-            if known.met and (everything or _is_due(known.due, now))
+            if known.met and (everything or _is_due(known.due, now) or not self._owns(*place))
         ]
         for at in range(0, len(due), _AT_ONCE):
             await asyncio.gather(
@@ -202,11 +206,16 @@ class Diary:
 
     async def _write(self, site: str, outbox: str, known: _Outbox, now: datetime) -> None:
         known.due = now + timedelta(seconds=EVERY_S)
+        whole = True
         for day, page in list(known.pages.items()):
-            if await self._merge(history.outbox_key(day, site, outbox), page.marks()):
+            written = await self._merge(history.outbox_key(day, site, outbox), page.marks())
+            whole = whole and written
+            if written:
                 page.trim(day, now)
                 if not page.hours and day != now.date():
                     known.pages.pop(day, None)
+        if whole and not self._owns(site, outbox):
+            self._outboxes.pop((site, outbox), None)
 
     async def _merge(self, key: str, more: DayMarks) -> bool:
         """Add to an object of the bucket; returns whether that was done."""

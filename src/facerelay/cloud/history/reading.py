@@ -30,7 +30,7 @@ ROOT: Final = "history"
 MOST_HOURS: Final = 24 * 8
 
 _OUTBOX: Final = re.compile(rf"site=({SLUG})/([0-9a-f]{{8,64}})\.json", re.ASCII)
-_STORE: Final = re.compile(rf"store={SLUG}\.json", re.ASCII)
+_STORE: Final = re.compile(rf"store={SLUG}(?:\.{SLUG})?\.json", re.ASCII)
 _AT_ONCE: Final = 16
 _LARGE: Final = 50_000
 """Bytes that are read aside, lest whatever else the process does waits."""
@@ -49,7 +49,7 @@ def outbox_key(day: date, site: str, outbox: str) -> str:
 
 
 def store_key(day: date, store: str) -> str:
-    """Return where it lies in which minutes of a day a store was at work."""
+    """Return where it lies in which minutes of a day a store was at work: a name, or `<name>.<instance>`."""
     return f"{ROOT}/date={day.isoformat()}/store={store}.json"
 
 
