@@ -26,8 +26,8 @@ from facerelay import config, face, picture, sealed, sealing, sections, settings
 from facerelay.cli import main
 from facerelay.cloud.bucket import Bucket, open_bucket
 from facerelay.cloud.keep import Keeper
-from facerelay.cloud.keep import _metadata as metadata
 from facerelay.cloud.quarantine import Quarantine
+from facerelay.cloud.shelf import metadata_of as metadata
 from facerelay.cloud.tombstones import Tombstones
 from facerelay.cloud.unseal import Unsealer
 from facerelay.commands.doctor import _seal as doctor_seal

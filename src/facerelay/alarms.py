@@ -242,6 +242,7 @@ def _link(report: Report, link: LinkHealth, now: datetime) -> Iterator[Alarm]:
     if link.oldest_s is not None and link.oldest_s > LATE_S:
         since = _before(link.time, link.oldest_s)
         waiting = sum(account.waiting for account in report.books.cameras.values())
+        waiting -= link.held if link.held < waiting else 0
         words = (
             f"{faces(waiting)} of {site} wait, the oldest since {_since(since, now)}. Nothing is"
             " lost; if the number does not fall, the link is down, or too thin for what is sent."

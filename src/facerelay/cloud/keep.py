@@ -7,18 +7,19 @@ import hashlib
 import logging
 import random
 import sys
-import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC
-from typing import Final, Literal
+from typing import Final
 
 from facerelay import face as faces
 from facerelay import picture
 from facerelay.cloud import foreign
-from facerelay.cloud.contract import Bucket, BucketError, MissingError, content_type
+from facerelay.cloud.contract import Bucket, BucketError, content_type
 from facerelay.cloud.counters import Counters
 from facerelay.cloud.quarantine import Quarantine
+from facerelay.cloud.shards.pack import Pack
+from facerelay.cloud.shards.row import Row
+from facerelay.cloud.shelf import Objects, Placed, Shelf, create
 from facerelay.cloud.tombstones import Tombstones
 from facerelay.face import Face, FaceError, Frozen, Limits
 from facerelay.sealed import SealError, UncheckedError
@@ -34,9 +35,10 @@ _OBJECTS: Final = ("faces/", "foreign/")
 _SAY_EVERY_S: Final = 10.0
 _JITTER: Final = random.Random()  # noqa: S311 - spreads retries, keeps no secret
 
-_BEYOND: Final = {"too-large", "too-many-pixels"}
+_ANY: Final = Limits(bytes=sys.maxsize, pixels=sys.maxsize)
+"""Of a face that was taken already."""
 
-Placed = Literal["new", "same", "conflict"]
+_BEYOND: Final = {"too-large", "too-many-pixels"}
 
 
 @dataclass(slots=True)
@@ -51,7 +53,7 @@ class Answer:
 def _owner(payload: bytes) -> Face | None:
     """Return whose face it is that is over our limits, so that its edge can be told."""
     try:
-        return faces.parse(payload, Limits(bytes=len(payload), pixels=sys.maxsize)).face
+        return faces.parse(payload, _ANY).face
     except FaceError as error:
         return error.face
 
@@ -66,6 +68,8 @@ class Keeper:
         quarantine: takes what cannot be kept.
         tombstones: say what was erased.
         seals: checks who sealed a face, and raises `SealError`; None: sealed faces are kept unchecked.
+        counters: where all of it is counted; made anew if not given.
+        shelf: where faces are put; an object each if not given.
 
     Attributes:
         stored: is told of each face that is in the bucket, before its receipt is given; of one that was sent
@@ -81,8 +85,10 @@ class Keeper:
         quarantine: Quarantine,
         tombstones: Tombstones,
         seals: Callable[[Frozen], Awaitable[None]] | None = None,
+        counters: Counters | None = None,
+        shelf: Shelf | None = None,
     ) -> None:
-        self.counters = Counters()
+        self.counters = counters or Counters()
         self.stored: Callable[[Frozen], Awaitable[None]] | None = None
         self._bucket = bucket
         self._limits = limits
@@ -90,6 +96,7 @@ class Keeper:
         self._quarantine = quarantine
         self._tombstones = tombstones
         self._seals = seals
+        self._shelf = Objects(bucket, counters=self.counters) if shelf is None else shelf
         self._bucket_fails = Seldom(log, every_s=_SAY_EVERY_S)
         self._seldom = Seldom(log)
 
@@ -129,41 +136,43 @@ class Keeper:
             return await self._refuse(topic, payload, face, reason, why=why)
         if await self._erased(face):
             return self._answer_erased(frozen)
-        placed = await self._place(
-            frozen.key, payload, content_type(frozen.extension), _metadata(face), frozen.sha256
-        )
+        placed = await self._shelf.place(frozen)
         if placed == "conflict":
             return await self._refuse(topic, payload, face, "conflict")
-        if await self._erased(face):
-            await self._bucket.delete(frozen.key)
+        return await self._placed(frozen, placed)
+
+    async def _placed(self, frozen: Frozen, placed: Placed) -> Answer:
+        if placed == "held":
+            return _answer(frozen.face, frozen.sha256, "held")
+        if await self._erased(frozen.face):
+            await self._shelf.remove(frozen)
             return self._answer_erased(frozen)
         if self.stored is not None:
             await self.stored(frozen)
         return self._answer_stored(frozen, duplicate=placed == "same")
 
-    async def _place(
-        self,
-        key: str,
-        data: bytes,
-        media: str,
-        metadata: dict[str, str] | None = None,
-        sha256: str | None = None,
-    ) -> Placed:
-        """Create an object, or compare it with the one that is there, byte for byte."""
-        began = time.perf_counter()
-        new = await self._bucket.put_new(key, data, content_type=media, metadata=metadata, sha256=sha256)
-        self.counters.puts.observe(time.perf_counter() - began)
-        if new:
-            return "new"
-        try:
-            there = await self._bucket.get(key, max_bytes=len(data))
-        except MissingError as error:
-            raise BucketError(key, "it was there, and is gone: trying again") from error
-        except BucketError as error:
-            if error.fault != "too-large":
-                raise
-            return "conflict"
-        return "same" if there == data else "conflict"
+    async def settle(self, pack: Pack, outcome: str, rows: Sequence[Row]) -> list[Answer]:
+        """Count what became of faces that were held; returns their receipts.
+
+        Args:
+            pack: where their bytes are still in memory.
+            outcome: of all of them: `stored`, `erased` or `refused:<reason>`.
+            rows: theirs.
+        """
+        for row in rows:
+            if outcome == "erased":
+                self.counters.erased += 1
+            elif outcome == "stored":
+                if self.stored is not None:
+                    await self.stored(faces.parse(pack.picture(row), _ANY))
+                self.counters.stored += 1
+                self.counters.bytes += row.length
+            else:
+                self.counters.refused[outcome.partition(":")[2]] += 1
+        return [
+            Answer(row.site, row.outbox, Receipt(id=row.id, sha256=row.sha256, outcome=outcome))
+            for row in rows
+        ]
 
     async def _unreadable(self, topic: str, payload: bytes, error: FaceError) -> Answer | None:
         if error.reason == "not-ours":
@@ -177,7 +186,7 @@ class Keeper:
             self._seldom.say(logging.WARNING, "too-large", form, shown(topic), len(payload))
             return None
         if error.face is not None:
-            return await self._refuse(topic, payload, error.face, error.reason)
+            return await self._refuse(topic, payload, error.face, error.reason, why=str(error))
         await self._set_aside(topic, payload, error.reason, why=str(error))
         return None
 
@@ -188,7 +197,9 @@ class Keeper:
         if await foreign.is_erased(self._bucket, sha256):
             self.counters.erased += 1
             return
-        placed = await self._place(key, payload, content_type(seen.extension))
+        placed = await create(
+            self._bucket, key, payload, media=content_type(seen.extension), counters=self.counters
+        )
         if placed == "conflict":
             await self._set_aside(topic, payload, "conflict")
         elif placed == "new":
@@ -283,14 +294,3 @@ class Keeper:
 def _answer(face: Face, sha256: str, outcome: str, *, duplicate: bool = False) -> Answer:
     receipt = Receipt(id=face.id, sha256=sha256, outcome=outcome, duplicate=duplicate)
     return Answer(face.site, face.outbox, receipt)
-
-
-def _metadata(face: Face) -> dict[str, str]:
-    """What is projected into the object's metadata, for tools that look there."""
-    known = {
-        "id": face.id, "site": face.site, "camera": face.camera,
-        "time": face.time.astimezone(UTC).isoformat(),
-    }  # fmt: skip
-    if face.sealed:
-        return known | {"sealed": "true"}
-    return known | {"score": f"{face.score:.4f}", "quality": f"{face.quality:.4f}"}

@@ -79,6 +79,8 @@ def line(health: LinkHealth) -> str:
     elif health.round_trip_s is not None:
         words.append(f"a receipt takes {health.round_trip_s * 1000:.0f} ms")
     words.append(f"{health.in_flight / 1000:.0f} of {health.window / 1000:.0f} kB in flight")
+    if health.held:
+        words.append(f"{health.held} held in a shard that a store has open")
     if health.cuts or health.resets:
         words.append(f"down {health.cuts} times, made anew {health.resets} times")
     if health.broker_dropped:

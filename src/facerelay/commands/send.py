@@ -62,9 +62,10 @@ async def send(
         frozen = [_freeze(config, outbox, file, camera, seal) for file in files]
         for each in frozen:
             outbox.put(each, chosen=time.time()).result()
-        async with relaying(config, outbox, connector(config), brief=True):
+        async with relaying(config, outbox, connector(config), brief=True) as relay:
             with watching() as watch:
                 await _answered(outbox, timeout, watch)
+            held = relay.held
     with closing(reading.open_books(path)) as db:
         states = ("stored", "sent", "waiting", "refused", "dropped", "erased")
         became = {entry.id: entry for entry in reading.entries(db, outbox.id, states)}
@@ -76,7 +77,13 @@ async def send(
         else:
             why = f" ({entry.reason})" if entry.reason else ""
             click.echo(f"{logs.harmless(str(file))}: {entry.state}{why} {each.key}")
-    if any(became[each.face.id].state == "waiting" for each in frozen):
+    waiting = sum(became[each.face.id].state == "waiting" for each in frozen)
+    if 0 < waiting <= held:
+        logs.complain(
+            f"the store holds them in a shard that it has open (store.layout), for some minutes: they wait in"
+            f" {path}, and the next `facerelay send` learns what became of them; or --timeout longer."
+        )
+    elif waiting:
         logs.complain(
             f"no receipt yet: is a store running, and the link up (`facerelay doctor`)? They wait in {path},"
             " and go with the next `facerelay send`."

@@ -21,7 +21,9 @@ from facerelay.settings import ConfigError
 
 log = logging.getLogger(__name__)
 
-_END_S: Final = 10.0
+_END_S: Final = 30.0
+"""A store may close shards for 20 s."""
+
 _FALLS: Final = 20
 _AGAIN_S: Final = 0.5
 _LAST_BYTES: Final = 4096

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Final
 
@@ -15,6 +15,7 @@ from facerelay.config import Camera, Config
 from facerelay.edge.cameras.posted import GAP_S, Mailbox, PostOffice, is_topic
 from facerelay.edge.eyes.detect import configured
 from facerelay.edge.eyes.freeze import Seal, sealer_of
+from facerelay.edge.held import LAST_S
 from facerelay.edge.home.announce import Home, Reach, announcing
 from facerelay.edge.outbox import Outbox
 from facerelay.edge.preview import Observe
@@ -104,7 +105,7 @@ async def capture(
         ):
             await _watch(
                 config, outbox, connect, stop, thrift, until_end=until_end, observe=observe, trace=trace,
-                home=home, seal=seal,
+                home=home, seal=seal, held=lambda: relay.held,
             )  # fmt: skip
 
 
@@ -120,6 +121,7 @@ async def _watch(
     trace: Tracer,
     home: Home | None,
     seal: Seal | None,
+    held: Callable[[], int],
 ) -> None:
     """Run the cameras' threads until `stop`, or until they and the outbox have come to an end."""
     halt = threading.Event()
@@ -156,7 +158,7 @@ async def _watch(
                     watch(camera)
             while (office.filters or any(each.is_alive() for each in watchers.all)) and not stop.is_set():
                 await _pause(stop, _LOOK_S)
-            await _ended(watchers, outbox, stop, until_end=until_end)
+            await _ended(watchers, outbox, stop, held, until_end=until_end)
     finally:
         halt.set()
         await asyncio.gather(*(asyncio.to_thread(each.join, 5) for each in watchers.all if each.ident))
@@ -191,13 +193,15 @@ class _Watchers:
         return bool(self.all) and not self._released and all(each.failure for each in self.all)
 
 
-async def _ended(watchers: _Watchers, outbox: Outbox, stop: asyncio.Event, *, until_end: bool) -> None:
+async def _ended(
+    watchers: _Watchers, outbox: Outbox, stop: asyncio.Event, held: Callable[[], int], *, until_end: bool
+) -> None:
     """Wait for what is to be waited for when the cameras have come to an end."""
     failures = watchers.failures
     if watchers.none_was_watched:
         raise CamerasFailedError("; ".join(failures))
     if until_end:
-        await _answered(outbox, stop)
+        await _answered(outbox, stop, held)
         if failures:
             raise CamerasFailedError("; ".join(failures))
     else:
@@ -243,8 +247,8 @@ def _recorded(camera: Camera) -> bool:
     return not camera.pace and not is_topic(camera.source)
 
 
-async def _answered(outbox: Outbox, stop: asyncio.Event) -> None:
-    """Return once no face waits."""
+async def _answered(outbox: Outbox, stop: asyncio.Event, held: Callable[[], int]) -> None:
+    """Return once no face waits; while a store holds some, that may take minutes."""
     loop = asyncio.get_running_loop()
     before, moved = -1, loop.time()
     while waiting := await asyncio.wrap_future(outbox.waiting()):
@@ -252,7 +256,7 @@ async def _answered(outbox: Outbox, stop: asyncio.Event) -> None:
             return
         if waiting != before:
             before, moved = waiting, loop.time()
-        elif loop.time() - moved > _STUCK_S:
+        elif loop.time() - moved > (LAST_S if held() else _STUCK_S):
             raise StuckError(waiting)
         await _pause(stop, _LOOK_S)
 

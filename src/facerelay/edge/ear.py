@@ -8,6 +8,8 @@ import sqlite3
 from typing import Final
 
 from facerelay import topics
+from facerelay.edge.again import Again
+from facerelay.edge.held import Holder
 from facerelay.edge.outbox import Outbox
 from facerelay.edge.pulse import BROKER_DROPPED
 from facerelay.edge.relay import Relay
@@ -29,11 +31,13 @@ class Ear:
         outbox: whose faces they speak of.
         relay: acts on receipts and on what concerns the link.
         voices: knows whose word counts.
+        again: has faces sent again that a store refused, where another one reads them.
     """
 
-    def __init__(self, outbox: Outbox, relay: Relay, voices: Voices) -> None:
+    def __init__(self, outbox: Outbox, relay: Relay, voices: Voices, again: Again) -> None:
         self._outbox = outbox
         self._relay = relay
+        self._again = again
         self._voices = voices
         self._erasing = asyncio.Lock()
         self._seldom = Seldom(log, every_s=_SAY_EVERY_S)
@@ -75,7 +79,9 @@ class Ear:
         elif topic == BROKER_DROPPED:
             self._relay.pulse.on_broker(payload)
         elif kind == "stores":
-            self._relay.on_hello(self._voices.hello(topic, payload))
+            hello = self._voices.hello(topic, payload)
+            self._relay.on_hello(hello)
+            self._again.on_hello(hello)
             for early in self._voices.released():
                 await self._hear(*early)
 
@@ -85,7 +91,7 @@ class Ear:
             form = "%s: receipts of a store that has not said hello: they wait for it"
             self._seldom.say(logging.INFO, "early", form, topics.shown(topic))
             return
-        await self._relay.on_receipts(batch.receipts)
+        await self._relay.on_receipts(batch.receipts, Holder(batch.store, batch.instance, batch.run))
         if batch.erasures is not None:
             await self._erase(batch.store, batch.erasures)
 

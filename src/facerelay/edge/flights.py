@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -13,7 +13,6 @@ from facerelay.metrics import Spread
 from facerelay.topics import Hello
 
 _SILENCE: Final = 10.0
-_HELD: Final = 900.0
 _STORES: Final = 64
 _STARTS: Final = 256
 _TOOK: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 3600.0)
@@ -25,7 +24,6 @@ class Flight:
 
     Attributes:
         unanswered: how often it was sent in vain while faces sent after it were answered.
-        held: it lies in an open shard; it fills the window no more.
         busy: it is being published at this moment.
         hurried: a store asked for it before it was overdue.
     """
@@ -36,7 +34,6 @@ class Flight:
     last: float = 0.0
     sends: int = 0
     unanswered: int = 0
-    held: bool = False
     busy: bool = False
     hurried: bool = False
 
@@ -64,7 +61,8 @@ class Flights:
 
     Attributes:
         bytes: that fill the window.
-        took: seconds from the first send of each answered face to its receipt.
+        took: seconds from the first send of each answered face to its receipt; of one that was held, from
+            then on.
         resent: sends of faces that had been sent before.
     """
 
@@ -77,17 +75,14 @@ class Flights:
         self._probe_at: float | None = None
         self._silent_since = 0.0
         self._hurry_after = 0.0
-        self._held = 0
         self.bytes = self.resent = 0
         self.took = Spread(_TOOK)
 
     def __len__(self) -> int:
         return len(self._flights)
 
-    @property
-    def open(self) -> int:
-        """How many fill the window."""
-        return len(self._flights) - self._held
+    def __iter__(self) -> Iterator[Flight]:
+        return iter(self._flights.values())
 
     def get(self, face_id: str, sha256: str | None = None) -> Flight | None:
         """Return the flight of a face; None too if it has other bytes than these."""
@@ -102,11 +97,7 @@ class Flights:
 
     def land(self, flight: Flight) -> None:
         """It has its answer: the window opens."""
-        if self._flights.pop(flight.face.id, None) is None:
-            return
-        if flight.held:
-            self._held -= 1
-        else:
+        if self._flights.pop(flight.face.id, None) is not None:
             self.bytes -= len(flight.face.data)
 
     def sent(self, flight: Flight) -> None:
@@ -126,7 +117,7 @@ class Flights:
         flight.due = self._clock() + self._trip.overdue
 
     def answered(self, flight: Flight, *, held: bool) -> None:
-        """A receipt came for it, and is on disk."""
+        """A receipt came for it, and is on disk; one that is held has another one to come."""
         now = self._clock()
         once = flight.sends == 1 or self.probing
         self._reached = max(self._reached, flight.last if once else flight.first)
@@ -134,17 +125,11 @@ class Flights:
         # A face sent twice tells a round trip only where that is longer than we thought, as on a slow link;
         # and none does through whose time the way was shut, or a store was gone.
         told = flight.sends == 1 or (took > self._trip.overdue and not self.probing)
-        if told and not flight.held and flight.first >= self._whole_since:
+        if told and flight.first >= self._whole_since:
             self._trip.seen(took)
-        if not held:
-            if flight.first and self.get(flight.face.id) is flight:
-                self.took.observe(took)
-            self.land(flight)
-        elif not flight.held and self.get(flight.face.id) is flight:
-            flight.held = True
-            self._held += 1
-            self.bytes -= len(flight.face.data)
-        flight.due = now + _HELD
+        if flight.first and not held and self.get(flight.face.id) is flight:
+            self.took.observe(took)
+        self.land(flight)
 
     def heard(self) -> None:
         """Take note of receipts, whatever they say: they end a silence."""
@@ -157,10 +142,7 @@ class Flights:
         """The way is open again: what is on its way has one more round trip to be answered."""
         self._up_since = self._whole_since = self._clock()
         for flight in self._flights.values():
-            if flight.held:
-                flight.due = max(flight.due, self._up_since)
-            else:
-                flight.due = self._up_since + (_jittered(self._trip.anew) if flight.sends else 0)
+            flight.due = self._up_since + (_jittered(self._trip.anew) if flight.sends else 0)
 
     def hurry(self) -> None:
         """A store began anew and may have lost what it had; one that stumbles must not have us flood it."""

@@ -8,11 +8,11 @@ import re
 import sqlite3
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from pydantic import ValidationError
 
-from facerelay.edge import ageing, bulk, erasing, reading, schema
+from facerelay.edge import ageing, bulk, erasing, parked, reading, schema
 from facerelay.edge.reserve import Reserve
 from facerelay.edge.tally import Kept, Tally, find
 from facerelay.erasures import Erasure
@@ -29,6 +29,10 @@ _KNOWN: Final = 4096
 """Waiting faces whose rows are known without a look: more than a window holds."""
 
 _FACES: Final = "faces (row, outbox, run, seq, id, site, camera, sha256, key, size, quality, chosen)"
+_WAITING: Final = (
+    "SELECT row, id, sha256, site, camera, outbox, data, quality"
+    " FROM faces LEFT JOIN pictures USING (row) WHERE state = 'waiting'"
+)
 _LAST_ROW: Final = (
     "SELECT max(coalesce((SELECT max(row) FROM faces), 0), coalesce((SELECT max(row) FROM pictures), 0))"
 )
@@ -50,10 +54,14 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class News:
-    """What one commit changed: faces that came to wait, and ids that wait no longer."""
+    """What one commit changed: faces that came to wait, and ids that wait no longer.
+
+    Faces that were parked and wait again are on the disk alone, the first of them in row `again`.
+    """
 
     arrived: Sequence[Waiting]
     gone: Sequence[str]
+    again: int | None = None
 
 
 class Jobs:
@@ -72,6 +80,7 @@ class Jobs:
         self._reserve = reserve
         self._arrived: list[Waiting] = []
         self._gone: list[str] = []
+        self._again: int | None = None
         self._new: list[tuple[Waiting, tuple[object, ...]]] = []
         self._row = self._kept_row = 0
         self._known: dict[str, Kept] = {}
@@ -89,8 +98,8 @@ class Jobs:
 
     def done(self) -> News:
         """Return what a transaction has changed, now that it is on disk."""
-        news = News(self._arrived, self._gone)
-        self._arrived, self._gone = [], []
+        news = News(self._arrived, self._gone, self._again)
+        self._arrived, self._gone, self._again = [], [], None
         self._kept_row = self._row
         self.tally.done()
         return news
@@ -98,7 +107,7 @@ class Jobs:
     def undo(self) -> None:
         """Forget what a transaction has changed: it did not happen."""
         self.tally.clear()
-        self._arrived, self._gone, self._new = [], [], []
+        self._arrived, self._gone, self._new, self._again = [], [], [], None
         self._known.clear()
         self._row = self._kept_row
         self._patience.forget()
@@ -164,12 +173,21 @@ class Jobs:
             BrokenError: a row is damaged.
         """
         self.flush(db)
-        rows = db.execute(
-            "SELECT row, id, sha256, site, camera, outbox, data, quality"
-            " FROM faces LEFT JOIN pictures USING (row)"
-            " WHERE state = 'waiting' AND row > ? ORDER BY row LIMIT ?",
-            (after, most),
-        ).fetchall()
+        rows = db.execute(f"{_WAITING} AND row > ? ORDER BY row LIMIT ?", (after, most)).fetchall()
+        sound = self._sound(db, rows)
+        return sound if sound or not rows else self.backlog(db, rows[-1][0], most)
+
+    def those(self, db: sqlite3.Connection, rows: Sequence[int]) -> list[Waiting]:
+        """Return what waits in some rows; a damaged picture is dropped, and counted.
+
+        Raises:
+            BrokenError: a row is damaged.
+        """
+        self.flush(db)
+        places = ", ".join("?" * len(rows))
+        return self._sound(db, db.execute(f"{_WAITING} AND row IN ({places}) ORDER BY row", rows).fetchall())
+
+    def _sound(self, db: sqlite3.Connection, rows: Iterable[tuple[Any, ...]]) -> list[Waiting]:
         sound = []
         for row in rows:
             face = Waiting(*row)
@@ -182,7 +200,7 @@ class Jobs:
             else:
                 raise schema.BrokenError("a face cannot be found by its id")
         self._remember(sound)
-        return sound if sound or not rows else self.backlog(db, rows[-1][0], most)
+        return sound
 
     def expire(self, db: sqlite3.Connection, before: float, most: int) -> int:
         """Drop what waits and was chosen before a time; returns how many, of `most`."""
@@ -221,6 +239,26 @@ class Jobs:
         found = erasing.find(db, rules, after, most)
         for kept in found:
             self._shift(db, kept, "erased", None)
+        return found
+
+    def resend(
+        self, db: sqlite3.Connection, reason: str | None, owner: tuple[str, str] | None, after: int, most: int
+    ) -> list[Kept]:
+        """Have parked faces wait again, from behind a row; returns them, `most` at most.
+
+        Args:
+            db: in a transaction.
+            reason: why they were refused; None takes all.
+            owner: the outbox and site that they are of; None takes all.
+            after: the row.
+            most: how many.
+        """
+        self.flush(db)
+        found = parked.find(db, reason, owner, after, most)
+        if found:
+            self.tally.unpark(db, found)
+            self._again = min(found[0].row, self._again or found[0].row)
+            self._patience.forget()
         return found
 
     def answer(self, db: sqlite3.Connection, receipts: Sequence[Receipt]) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import sqlite3
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Final
 
+from facerelay.edge.held import Again
 from facerelay.edge.outbox import Outbox, Waiting
 from facerelay.edge.turns import Turns
 
@@ -35,6 +37,7 @@ class Line:
         self._turns = Turns()
         self._room = self._most = live_bytes
         self._page: deque[Waiting] = deque()
+        self._back: deque[Again] = deque()
         self._cursor = 0
         self._drained = False
         self._known: set[str] = set()
@@ -61,6 +64,23 @@ class Line:
                 self._leave(face_id)
             if self._left is not None:
                 self._left.add(face_id)
+
+    def again(self, row: int) -> None:
+        """Read the backlog again from a row: faces there wait again."""
+        self._cursor = min(self._cursor, row - 1)
+        self._drained = False
+
+    def back(self, faces: Iterable[Again]) -> None:
+        """Take back faces that were taken before, and wait still; they go before the rest of the backlog."""
+        self._back += faces
+        self._drained = self._drained and not self._back
+
+    @property
+    def behind(self) -> int:
+        """The row behind which all lie that wait here."""
+        rows = [face.row for _, face in self._live.values()]
+        rows += [face.row for face in self._page] + [face.row for face in self._back]
+        return min((self._cursor, *(row - 1 for row in rows)))
 
     def waits(self, face_id: str) -> bool:
         """Whether a face that was taken still waits for its answer."""
@@ -121,6 +141,8 @@ class Line:
             self._drained = False
 
     async def _turn_page(self) -> None:
+        while self._back and not self._page:
+            await self._read_back()
         while not self._page and not self._drained:
             self._drained = True  # unless a face joins the backlog while this page is read
             begin, self._left = self._cursor, set()
@@ -139,3 +161,17 @@ class Line:
                 if face.id not in self._known and face.id not in left:
                     self._known.add(face.id)
                     self._page.append(face)
+
+    async def _read_back(self) -> None:
+        some, self._left = list(itertools.islice(self._back, _PAGE)), set()
+        try:
+            rows = await asyncio.wrap_future(self._outbox.those([face.row for face in some]))
+        finally:
+            left, self._left = self._left, None
+        for _ in some:
+            self._back.popleft()
+        wanted = {face.id for face in some if face.id in self._known and face.id not in left}
+        self._page += [face for face in rows if face.id in wanted]
+        if moved := wanted - {face.id for face in rows}:  # to other rows, when a damaged file was replaced
+            self._known -= moved
+            self.again(1)

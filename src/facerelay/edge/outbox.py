@@ -160,6 +160,10 @@ class Outbox:
         """
         return self._writer.submit(lambda db: self._jobs.backlog(db, after, most))
 
+    def those(self, rows: Sequence[int]) -> Future[list[Waiting]]:
+        """Return what waits in some rows, in the order of their capture; as for damage, see `backlog`."""
+        return self._writer.submit(lambda db: self._jobs.those(db, rows))
+
     def answer(self, receipts: Sequence[Receipt]) -> Future[None]:
         """Act on receipts: only on those whose hash is the face's own."""
         return self._writer.submit(lambda db: self._jobs.answer(db, receipts))
@@ -172,6 +176,20 @@ class Outbox:
     def park(self, face_id: str, reason: str) -> Future[None]:
         """Keep a face for the operator, and send it no more."""
         return self._writer.submit(lambda db: self._jobs.move(db, face_id, "refused", reason))
+
+    def resend(
+        self, after: int, most: int, *, reason: str | None = None, site: str | None = None
+    ) -> Future[list[Kept]]:
+        """Have parked faces wait again that have their pictures, from behind row `after`; returns them.
+
+        Args:
+            after: the row.
+            most: how many, at most.
+            reason: why they were refused; None takes all.
+            site: takes this outbox's own of a site; None takes those it inherited, too.
+        """
+        owner = None if site is None else (self.id, site)
+        return self._writer.submit(lambda db: self._jobs.resend(db, reason, owner, after, most))
 
     def expire(self, before: float, most: int) -> Future[int]:
         """Drop what waits and was chosen before a time, in Unix seconds; returns how many, of `most`."""
@@ -233,10 +251,16 @@ class Outbox:
 
         return self._writer.submit(count)
 
-    def oldest(self) -> Future[float | None]:
-        """Return when the face that has waited longest was chosen, in Unix seconds; None where none waits."""
-        query = "SELECT CAST(chosen AS REAL) FROM faces WHERE state = 'waiting' ORDER BY row LIMIT 1"
-        return self._writer.submit(lambda db: (db.execute(query).fetchone() or (None,))[0])
+    def oldest(self, after: int = 0) -> Future[float | None]:
+        """Return when the face was chosen that has waited longest, in Unix seconds; None where none waits.
+
+        Args:
+            after: a row; of those behind it.
+        """
+        query = (
+            "SELECT CAST(chosen AS REAL) FROM faces WHERE state = 'waiting' AND row > ? ORDER BY row LIMIT 1"
+        )
+        return self._writer.submit(lambda db: (db.execute(query, (after,)).fetchone() or (None,))[0])
 
     def owners(self) -> Future[list[tuple[str, str]]]:
         """Return the (site, outbox) pairs whose faces wait here: where receipts may come from."""
@@ -261,7 +285,7 @@ class Outbox:
     def _tell(self) -> None:
         self._empty_log()
         news = self._jobs.done()
-        if self.listener and (news.arrived or news.gone):
+        if self.listener and (news.arrived or news.gone or news.again):
             self.listener(news)
 
     def _empty_log(self) -> None:

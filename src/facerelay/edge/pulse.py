@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import re
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Final
 
 from facerelay.edge.erasing import MARK
 from facerelay.edge.flights import Flights
+from facerelay.edge.held import LAST_S
 from facerelay.edge.outbox import Outbox
 from facerelay.edge.sent import Sent
 from facerelay.edge.voices import Voices
@@ -38,6 +40,7 @@ class Pulse:
     Attributes:
         cuts: how often the way to the cloud was lost.
         voices: know what came down and did not count.
+        held: returns how many faces are held by a store, and the row behind which all others lie.
     """
 
     def __init__(self, outbox: Outbox, *, flights: Flights, window: Window, sent: Sent) -> None:
@@ -48,6 +51,7 @@ class Pulse:
         self._broker_dropped: int | None = None
         self.cuts = 0
         self.voices = Voices(None)
+        self.held: Callable[[], tuple[int, int]] = lambda: (0, 0)
 
     def on_broker(self, payload: bytes) -> None:
         """Take the broker's word of what it dropped; what is no number is passed over."""
@@ -81,10 +85,11 @@ class Pulse:
             sqlite3.Error: the disk fails.
         """
         trip = self._flights.round_trip
-        chosen = await asyncio.wrap_future(self._outbox.oldest())
+        held, _ = self.held()
         return LinkHealth(
             time=datetime.now(UTC).replace(microsecond=0),
-            oldest_s=None if chosen is None else round(min(max(0.0, time.time() - chosen), _MOST_S), 1),
+            oldest_s=await self._oldest(),
+            held=held,
             silent_s=round(self._flights.silence, 1) if self._flights.unheard else None,
             round_trip_s=None if trip is None else round(trip, 4),
             up_bytes_s=round(self._sent.rate),
@@ -97,3 +102,15 @@ class Pulse:
             strange=self.voices.strange,
             erasures=await asyncio.wrap_future(self._outbox.noted(MARK)) or "",
         )
+
+    async def _oldest(self) -> float | None:
+        """Return the age of the oldest face that waits; one that a store holds counts if that lasts."""
+        held, behind = self.held()
+        oldest = _age(await asyncio.wrap_future(self._outbox.oldest()))
+        if not held or oldest is None or oldest > LAST_S:
+            return oldest
+        return _age(await asyncio.wrap_future(self._outbox.oldest(behind)))
+
+
+def _age(chosen: float | None) -> float | None:
+    return None if chosen is None else round(min(max(0.0, time.time() - chosen), _MOST_S), 1)

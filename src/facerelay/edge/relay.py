@@ -12,9 +12,11 @@ from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from typing import Final, Literal
 
+from facerelay.edge.answers import Answers
 from facerelay.edge.budget import NOTE, Budget
 from facerelay.edge.expiry import Expiry
 from facerelay.edge.flights import Flight, Flights, Stores
+from facerelay.edge.held import Held, Holder
 from facerelay.edge.line import Line
 from facerelay.edge.outbox import News, Outbox
 from facerelay.edge.pulse import Pulse
@@ -31,10 +33,14 @@ from facerelay.tracing import OFF, Tracer
 log = logging.getLogger(__name__)
 
 _TICK: Final = 0.1
+_REST_S: Final = 1.0
+"""Between two looks while nothing is on its way and nothing waits to go."""
+
 _LIVE_WINDOWS: Final = 4
 _MOST_FACES: Final = 500
 """In flight, however small they are: Mosquitto queues 1,000 for a client, and drops what comes beyond."""
 
+NOBODY: Final = Holder("")
 Publish = Callable[[str, bytes], Awaitable[None]]
 
 
@@ -89,6 +95,7 @@ class Relay:
         self._expiry = Expiry(outbox, after_s=expire_s, clock=clock)
         self._again: deque[Flight] = deque()
         self._flights = Flights(overdue_s=overdue_s, max_unanswered=max_unanswered, clock=clock)
+        self._held = Held(clock=clock)
         self._connected = False
         self._link: bool | None = None
         self._stores = Stores()
@@ -97,8 +104,14 @@ class Relay:
         self._silence = Silence(self._flights, reset=reset, clock=clock)
         self._seldom = Seldom(log, every_s=60.0)
         self._spans = Spans(trace)
+        self._answers = Answers(
+            outbox, flights=self._flights, held=self._held, line=self._line, window=self._window,
+            spans=self._spans,
+        )  # fmt: skip
         self.pulse = Pulse(outbox, flights=self._flights, window=self._window, sent=self._sent)
+        self.pulse.held = lambda: (len(self._held), self._behind)
         self._wake = asyncio.Event()
+        self._busy = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._tasks: asyncio.TaskGroup | None = None
 
@@ -112,6 +125,7 @@ class Relay:
                 self._tasks.create_task(self._watch())
         finally:
             self._outbox.listener = None
+            self._sent.count()
 
     def on_connected(self, up: bool) -> None:  # noqa: FBT001 - the shape of a session's callback
         """Take note of the session's state."""
@@ -132,26 +146,19 @@ class Relay:
         """Send again what has no receipt when a store announces itself anew: it may have lost it."""
         if self._stores.began(hello):
             self._flights.hurry()
+            self._held.on_hello(hello)
 
-    async def on_receipts(self, receipts: Iterable[Receipt]) -> None:
+    async def on_receipts(self, receipts: Iterable[Receipt], holder: Holder = NOBODY) -> None:
         """Act on a batch; returns once it is on disk, and only then opens the window.
+
+        Args:
+            receipts: what became of faces.
+            holder: whose word it is.
 
         Raises:
             sqlite3.Error: the disk did not take it; the faces become overdue, and are answered again.
         """
-        batch = list(receipts)
-        if not batch:
-            return
-        came = time.time()
-        flights = [(self._flights.get(receipt.id, receipt.sha256), receipt) for receipt in batch]
-        self._window.answered((flight.face.id, len(flight.face.data)) for flight, _ in flights if flight)
-        await asyncio.wrap_future(self._outbox.answer(batch))
-        for flight, receipt in flights:
-            if flight is not None:
-                self._spans.answered(flight, receipt, came)
-                self._flights.answered(flight, held=receipt.outcome == "held")
-                self._window.gone(flight.face.id)  # it may have been sent again meanwhile
-        if any(flight is not None for flight, _ in flights):  # old receipts said again end no silence
+        if await self._answers.take(list(receipts), holder):
             self._flights.heard()
         self._wake.set()
 
@@ -159,6 +166,11 @@ class Relay:
     def link(self) -> bool | None:
         """Whether the way to the cloud is up; None where that is not known."""
         return self._link if self._connected else None
+
+    @property
+    def held(self) -> int:
+        """Faces that a store holds in an open shard: their last receipt comes within minutes."""
+        return len(self._held)
 
     @property
     def in_flight(self) -> int:
@@ -179,6 +191,9 @@ class Relay:
     def _on_news(self, news: News) -> None:
         self._line.arrived(news.arrived)
         self._line.gone(news.gone)
+        self._held.gone(news.gone)
+        if news.again:
+            self._line.again(news.again)
         self._wake.set()
 
     def _land(self, flight: Flight) -> None:
@@ -231,16 +246,22 @@ class Relay:
         """Bytes that may be sent now; one face may always be in flight, however large."""
         if self._spare or not self.in_flight:
             return sys.maxsize
-        return self._window.bytes - self.in_flight if self._flights.open < _MOST_FACES else 0
+        return self._window.bytes - self.in_flight if len(self._flights) < _MOST_FACES else 0
+
+    @property
+    def _behind(self) -> int:
+        """The row behind which all faces lie that wait and are not held."""
+        return min((self._line.behind, *(flight.face.row - 1 for flight in self._flights)))
 
     @property
     def _live_room(self) -> int:
         """Live faces may go beyond the window while what fills it may be lost: an outage has just ended."""
-        more = self._flights.in_doubt and self._flights.open < _MOST_FACES * 5 // 4
+        more = self._flights.in_doubt and len(self._flights) < _MOST_FACES * 5 // 4
         return self._room + (self._window.bytes // 4 if more else 0)
 
     def _send(self, flight: Flight) -> None:
         assert self._tasks is not None  # noqa: S101 - only called while running
+        self._busy.set()
         self._flights.sent(flight)
         self._window.sent(flight.face.id, len(flight.face.data))
         self._budget.spend(len(flight.face.data))
@@ -266,11 +287,12 @@ class Relay:
 
     async def _watch(self) -> None:
         while True:
-            await asyncio.sleep(_TICK)
+            await self._pause()
             try:
                 await self._sent.write_down()
                 if note := self._budget.news():
                     self._outbox.note(NOTE, note)
+                self._line.back(self._held.due())
                 await self._send_overdue()
                 await self._expiry.look()
             except sqlite3.Error as error:
@@ -280,6 +302,16 @@ class Relay:
             if self._open and not self._budget.day_is_spent:
                 self._thrift.look(self._line.live_bytes, self._carries)
             self._wake.set()
+
+    async def _pause(self) -> None:
+        """Wait for the next look: a second where there is nothing to look at, unless there is meanwhile."""
+        await asyncio.sleep(_TICK)
+        self._busy.clear()
+        if self._flights or self._sent.owed or self._line.live_bytes or not self._budget.open:
+            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_REST_S - _TICK):
+                await self._busy.wait()
 
     async def _bear(self, error: sqlite3.Error) -> None:
         """Say that the disk fails, and give it a moment; nothing is lost, it is tried again."""

@@ -10,6 +10,7 @@ from typing import Final
 
 from facerelay import topics
 from facerelay.config import Config
+from facerelay.edge.again import Again
 from facerelay.edge.budget import Budget
 from facerelay.edge.ear import Ear
 from facerelay.edge.measures import Measures
@@ -79,10 +80,12 @@ async def relaying(
     teller = Teller(outbox, session, site=config.site, health=health)
     if meters is not None:
         meters.add(Measures(config, outbox, session, relay).read)
+    again = Again(outbox, site=config.site)
     async with session, asyncio.TaskGroup() as group:
         parts = [
             group.create_task(relay.run()),
-            group.create_task(Ear(outbox, relay, voices).listen(session)),
+            group.create_task(again.run()),
+            group.create_task(Ear(outbox, relay, voices, again).listen(session)),
             group.create_task(teller.run()),
         ]
         try:
@@ -101,8 +104,10 @@ async def _downward(config: Config, outbox: Outbox) -> list[tuple[str, int]]:
             "faces of site %s wait in this outbox: until they are answered keep site = %r, or let the link"
             " carry receipts/%s/# down as well", site, site, site,
         )  # fmt: skip
-    downward = [(topics.receipts(site, owner), 1) for site, owner in sorted(owners)]
-    downward += [(topics.HELLOS, 1)]
+    # Both are soft state. A cluster of NATS takes a minute for a subscription at QoS 1 while a node is away.
+    level = 0 if config.direct else 1
+    downward = [(topics.receipts(site, owner), level) for site, owner in sorted(owners)]
+    downward += [(topics.HELLOS, level)]
     if not config.direct:
         downward += [(topics.link(config.site), 1), (BROKER_DROPPED, 0)]
     return downward

@@ -11,6 +11,8 @@ from facerelay.edge.outbox import Outbox, Waiting
 
 _SPAN_S: Final = 10.0
 _STEP_S: Final = 1.0
+_OWED_S: Final = 1.0
+"""Bytes wait so long for an answer that they can be written down with: a commit of their own is an fsync."""
 
 
 class Sent:
@@ -26,16 +28,19 @@ class Sent:
         self._clock = clock
         self._began = clock()
         self._bytes: Counter[tuple[str, str]] = Counter()
+        self._bytes_since = self._began
         self._gone: list[str] = []
         self._steps: deque[tuple[float, int]] = deque()
 
     def add(self, face: Waiting, *, gone: bool) -> None:
         """Take note of a face that the broker has; `gone` where nothing more is waited for."""
         size = len(face.data)
+        now = self._clock()
+        if not self._bytes:
+            self._bytes_since = now
         self._bytes[face.site, face.camera] += size
         if gone:
             self._gone.append(face.id)
-        now = self._clock()
         if self._steps and now - self._steps[-1][0] < _STEP_S:
             self._steps[-1] = self._steps[-1][0], self._steps[-1][1] + size
         else:
@@ -50,15 +55,26 @@ class Sent:
         span = min(_SPAN_S, max(_STEP_S, now - self._began))
         return sum(size for _, size in self._steps) / span
 
+    @property
+    def owed(self) -> bool:
+        """Whether something was sent that is not written down."""
+        return bool(self._gone or self._bytes)
+
     async def write_down(self) -> None:
-        """Write down what was sent since the last time.
+        """Write down what was sent; bytes alone once they have waited for a while.
 
         Raises:
             sqlite3.Error: the disk does not take it; ids are tried again.
         """
-        if gone := list(self._gone):
+        gone = list(self._gone)
+        if gone or self._clock() - self._bytes_since >= _OWED_S:
+            self.count()
+        if gone:
             await asyncio.wrap_future(self._outbox.sent(gone))
             del self._gone[: len(gone)]
+
+    def count(self) -> None:
+        """Hand the bytes to the outbox, before something else that it is to write."""
         tally, self._bytes = self._bytes, Counter()
         for (site, camera), n in tally.items():
             self._outbox.count(site, camera, bytes=n)

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import time
+from typing import Final
 
 from facerelay.edge.flights import Flight
 from facerelay.topics import Receipt
 from facerelay.tracing import Tracer, Value, born
+
+_MOST: Final = 256
+"""Faces that are held and traced, of which the end is told."""
 
 
 class Spans:
@@ -18,6 +22,7 @@ class Spans:
 
     def __init__(self, trace: Tracer) -> None:
         self._trace = trace
+        self._held: dict[str, Flight] = {}
 
     def published(self, flight: Flight, began: float, *, fault: str = "") -> None:
         """Tell a send that the broker has, or has not."""
@@ -30,11 +35,26 @@ class Spans:
 
     def answered(self, flight: Flight, receipt: Receipt, came: float) -> None:
         """Tell a receipt that is on disk, and with it the face's whole way; `held` is no end of it."""
-        if receipt.outcome != "held" and self._trace.takes(receipt.id):
-            now = time.time()
-            self._trace.span(receipt.id, "receipt", start=came, end=now, outcome=receipt.outcome)
-            stored = receipt.outcome == "stored"
-            self.ended(flight, receipt.outcome, fault="" if stored else receipt.outcome, at=now)
+        if not self._trace.takes(receipt.id):
+            return
+        if receipt.outcome == "held":
+            self._keep(flight)
+            return
+        now = time.time()
+        self._trace.span(receipt.id, "receipt", start=came, end=now, outcome=receipt.outcome)
+        stored = receipt.outcome == "stored"
+        self.ended(flight, receipt.outcome, fault="" if stored else receipt.outcome, at=now)
+
+    def settled(self, receipt: Receipt, came: float) -> None:
+        """Tell the last receipt of a face that was held."""
+        flight = self._held.pop(receipt.id, None)
+        if flight is not None:
+            self.answered(flight, receipt, came)
+
+    def _keep(self, flight: Flight) -> None:
+        self._held[flight.face.id] = flight
+        if len(self._held) > _MOST:
+            del self._held[next(iter(self._held))]
 
     def ended(self, flight: Flight, outcome: str, *, fault: str = "", at: float | None = None) -> None:
         """Tell a face's whole way: from its making to what became of it."""

@@ -104,6 +104,15 @@ class Tally:
         self._count(kept, state, reason, 1)
         return True
 
+    def unpark(self, db: sqlite3.Connection, parked: Iterable[Kept]) -> None:
+        """Have refused faces wait again; their pictures are there, and counted."""
+        again = list(parked)
+        update = "UPDATE faces SET state = 'waiting', reason = NULL, answered = NULL"
+        bulk.where(db, update, [kept.row for kept in again])
+        for kept in again:
+            self._count(kept, kept.state, kept.reason, -1)
+            self._wait(kept.outbox, kept.site, kept.camera, 1)
+
     def shift_all(self, db: sqlite3.Connection, waiting: Iterable[Kept], state: str) -> None:
         """Take faces that wait to one column, all at once."""
         update = "UPDATE faces SET state = ?, reason = NULL, answered = ?"

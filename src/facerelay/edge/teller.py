@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import re
 import sqlite3
 import time
 import zlib
@@ -20,6 +21,11 @@ _EVERY_S: Final = 10.0
 _LONGEST_S: Final = 30.0
 """An edge that is not heard for a minute counts as silent (`alarms.SILENT_S`)."""
 
+_QUIET_S: Final = 25.0
+"""Books in which frames alone were counted are told so often: at every third look."""
+
+_NO_NEWS: Final = re.compile(rb'"frames":[0-9]+|"link":\{"time":"[^"]*"')
+
 _SHARE: Final = 0.02
 """Of the time, at most, goes into putting the books together."""
 
@@ -34,9 +40,10 @@ _FAREWELL_S: Final = 5.0
 
 
 class _Told(NamedTuple):
-    """A part as it was told: its digest, and when."""
+    """A part as it was told: its digest, that of what is news in it, and when."""
 
     digest: bytes
+    news: bytes
     at: float
 
 
@@ -118,24 +125,32 @@ class Teller:
 
     async def _publish(self, messages: dict[str, bytes], *, everything: bool) -> None:
         now = self._clock()
-        digests = {topic: hashlib.blake2b(payload).digest() for topic, payload in messages.items()}
-        due = [topic for topic, digest in digests.items() if self._is_due(topic, digest, now)]
+        fresh = {topic: _told(payload, now) for topic, payload in messages.items()}
+        due = [topic for topic, one in fresh.items() if self._is_due(topic, one)]
         left = sum(map(len, messages.values())) if everything else _AT_ONCE
         for topic in sorted(due, key=self._rank):
             left -= len(messages[topic])
             if left < 0:
                 return
             await self._session.publish(topic, messages[topic], qos=0, retain=True)
-            self._told[topic] = _Told(digests[topic], now)
+            self._told[topic] = fresh[topic]
 
-    def _is_due(self, topic: str, digest: bytes, now: float) -> bool:
+    def _is_due(self, topic: str, fresh: _Told) -> bool:
         told = self._told.get(topic)
-        return told is None or told.digest != digest or now - told.at >= _AGAIN_S
+        if told is None or told.news != fresh.news:
+            return True
+        return fresh.at - told.at >= (_AGAIN_S if told.digest == fresh.digest else _QUIET_S)
 
     def _rank(self, topic: str) -> tuple[bool, float]:
         """The first part goes first, for it tells how the link does."""
         further = topic.count("/") > topics.ledger("", "").count("/")
         return further, self._told[topic].at if topic in self._told else 0.0
+
+
+def _told(payload: bytes, now: float) -> _Told:
+    """Return what is to be remembered of a part that is told now."""
+    news = _NO_NEWS.sub(b"", payload)
+    return _Told(hashlib.blake2b(payload).digest(), hashlib.blake2b(news).digest(), now)
 
 
 def _cut(books: Ledger, cameras: dict[str, Account], parts: int) -> list[bytes]:

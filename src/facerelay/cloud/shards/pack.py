@@ -12,8 +12,12 @@ from facerelay.cloud.shards.row import Row
 from facerelay.face import Frozen, describe
 
 _BLOCK: Final = tarfile.BLOCKSIZE
-_END: Final = bytes(2 * _BLOCK)
+END: Final = bytes(2 * _BLOCK)
+"""The end of a tar."""
+
 _MODE: Final = 0o640
+_LAST: Final = 8**11 - 1
+"""The last second that a header can tell."""
 
 
 class Pack:
@@ -47,14 +51,25 @@ class Pack:
 
     def tar(self) -> bytes:
         """Return the tar, whole."""
-        return bytes(self._data) + _END
+        return b"".join((self._data, END))
 
     def _append(self, name: str, data: bytes, at: int) -> int:
         """Append a member, and return where its bytes begin."""
-        info = tarfile.TarInfo(name)
-        info.size, info.mtime, info.mode = len(data), max(0, at), _MODE
-        self._data += info.tobuf(tarfile.USTAR_FORMAT)
+        self._data += header(name, len(data), at)
         offset = len(self._data)
         self._data += data
         self._data += bytes(-len(data) % _BLOCK)
         return offset
+
+
+def header(name: str, length: int, at: int) -> bytes:
+    """Return the header of a member.
+
+    Args:
+        name: the member's.
+        length: bytes that follow, and are padded to whole blocks.
+        at: the second that the face was taken, by the Unix clock.
+    """
+    info = tarfile.TarInfo(name)
+    info.size, info.mtime, info.mode = length, min(max(0, at), _LAST), _MODE
+    return info.tobuf(tarfile.USTAR_FORMAT)

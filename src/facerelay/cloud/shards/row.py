@@ -9,7 +9,7 @@ from typing import Final
 
 from facerelay.face import FACE_ID, SLUG, Face, Frozen, key_of
 
-_TEXT: Final = {
+FORMS: Final = {
     "id": re.compile(FACE_ID, re.ASCII),
     "site": re.compile(SLUG, re.ASCII),
     "camera": re.compile(SLUG, re.ASCII),
@@ -19,6 +19,8 @@ _TEXT: Final = {
     "sha256": re.compile(r"[0-9a-f]{64}", re.ASCII),
     "extension": re.compile(r"jpg|png|webp"),
 }
+"""What the texts of a line look like."""
+
 _MOST: Final = 2**62
 
 
@@ -54,7 +56,7 @@ class Row:
     length: int
 
     def __post_init__(self) -> None:
-        for name, form in _TEXT.items():
+        for name, form in FORMS.items():
             value = getattr(self, name)
             if not isinstance(value, str) or not form.fullmatch(value):
                 raise RowError(f"{name} is not one that facerelay writes")
