@@ -1,5 +1,7 @@
 """The gallery over a month of faces: `python -m bench.gallery [--faces N] [--buckets folder,seaweedfs]`.
 
+With `--layout shards` the faces lie in shards of a thousand, and not each as an object.
+
 Fills a bucket with faces of 20 cameras over 30 days, each a small JPEG with an EXIF of its own, then asks the
 gallery, as a process of its own with an empty cache, what its pages ask: first cold, then again; over
 SeaweedFS a second time with a line of 30 ms between. Beside it, in the same run, the plain way: list
@@ -27,12 +29,15 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from pydantic import SecretStr
 from rich.console import Console
 from rich.table import Table
 
+from bench import gallery_shards
 from bench.gallery_fill import CAMERAS, DAYS, fill_folder, fill_s3, fresh
 from bench.plain import ACCESS_KEY, BUCKET, SECRET_KEY, client_s3
 from bench.processes import Process, program, python, seaweedfs, wait_for_port
+from facerelay import config
 from facerelay.commands.supervise import free_ports
 from facerelay.face import Frozen
 
@@ -192,27 +197,42 @@ def peer(kind: str, where: str) -> dict[str, Any]:
     return dict(sorted(runs, key=lambda run: run["ms"])[1])
 
 
-def run_folder(count: int, now: datetime, folder: Path) -> dict[str, Any]:
+def run_folder(count: int, now: datetime, folder: Path, *, layout: str) -> dict[str, Any]:
     """Measure over a folder."""
     bucket = folder / "bucket"
+    if layout == "shards":
+        where = config.Bucket(url=f"file://{bucket}")
+        filled = _timed(lambda: gallery_shards.fill(where, count, now))
+        found = measure({"bucket.url": where.url}, folder, now, gallery_shards.putting(where))
+        return {"bucket": "folder, shards", "filled_s": filled, **found, "peer": None}
     filled = _timed(lambda: fill_folder(bucket, count, now))
     found = measure({"bucket.url": f"file://{bucket}"}, folder, now, lambda one: _write(bucket, one))
     return {"bucket": "folder", "filled_s": filled, **found, "peer": peer("folder", str(bucket))}
 
 
-def run_seaweedfs(count: int, now: datetime, folder: Path) -> dict[str, Any]:
+def run_seaweedfs(count: int, now: datetime, folder: Path, *, layout: str) -> dict[str, Any]:
     """Measure over SeaweedFS."""
     with seaweedfs(folder) as s3:
-        filled = _timed(lambda: fill_s3(s3.endpoint, count, now))
+        where = config.Bucket(
+            url=f"s3://{BUCKET}/month", endpoint=s3.endpoint, access_key=ACCESS_KEY,
+            secret_key=SecretStr(SECRET_KEY),
+        )  # fmt: skip
+        shards = layout == "shards"
+        filled = _timed(
+            (lambda: gallery_shards.fill(where, count, now))
+            if shards
+            else (lambda: fill_s3(s3.endpoint, count, now))
+        )
         settings = {
             "bucket.url": f"s3://{BUCKET}/month", "bucket.endpoint": s3.endpoint,
             "bucket.access_key": ACCESS_KEY, "bucket.secret_key": SECRET_KEY,
         }  # fmt: skip
         client = client_s3(s3.endpoint)
 
-        def put(one: Frozen) -> None:
+        def put_object(one: Frozen) -> None:
             client.put_object(Bucket=BUCKET, Key=f"month/{one.key}", Body=one.data)
 
+        put = gallery_shards.putting(where) if shards else put_object
         found = measure(settings, folder, now, put)
         (port,) = free_ports(1)
         proxy = Process("away", python("bench.gallery_away", port, s3.endpoint, _AWAY_S), folder / "away.log")
@@ -221,8 +241,14 @@ def run_seaweedfs(count: int, now: datetime, folder: Path) -> dict[str, Any]:
             away = measure(settings | {"bucket.endpoint": f"http://127.0.0.1:{port}"}, folder, now, put)
         finally:
             proxy.end()
-        peers = peer("s3", s3.endpoint)
-        return {"bucket": "seaweedfs", "filled_s": filled, **found, "peer": peers, "away": away}
+        peers = None if shards else peer("s3", s3.endpoint)
+        return {
+            "bucket": "seaweedfs, shards" if shards else "seaweedfs",
+            "filled_s": filled,
+            **found,
+            "peer": peers,
+            "away": away,
+        }
 
 
 def _write(bucket: Path, one: Frozen) -> None:
@@ -242,18 +268,25 @@ def _timed(work: Callable[[], None]) -> float:
 def show(found: dict[str, Any]) -> None:
     """Print one bucket's table."""
     if found.get("away"):
-        show({**found, **found["away"], "bucket": f"seaweedfs, {_AWAY_S * 1000:.0f} ms away", "away": None})
+        show(
+            {
+                **found,
+                **found["away"],
+                "bucket": f"{found['bucket']}, {_AWAY_S * 1000:.0f} ms away",
+                "away": None,
+            }
+        )
     title = f"{found['bucket']}, filled in {found['filled_s']} s: peak of the gallery {found['peak_mb']} MB"
     table = Table(title=title)
     for head in ("asked", "times", "median ms", "worst ms", "bucket requests"):
         table.add_column(head, justify="left" if head == "asked" else "right")
     for row in found["rows"]:
         table.add_row(*(str(row[name]) for name in ("asked", "times", "ms", "worst_ms", "requests")))
-    plain = found["peer"]
-    table.add_section()
-    table.add_row(
-        f"{plain['name']} ({plain['peak_mb']} MB)", "3", str(plain["ms"]), "", str(plain["requests"])
-    )
+    if plain := found["peer"]:
+        table.add_section()
+        table.add_row(
+            f"{plain['name']} ({plain['peak_mb']} MB)", "3", str(plain["ms"]), "", str(plain["requests"])
+        )
     Console().print(table)
 
 
@@ -261,14 +294,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--faces", type=int, default=200_000)
     parser.add_argument("--buckets", default="folder,seaweedfs")
-    parser.add_argument("--save", action="store_true", help="write bench/results/gallery.json")
+    parser.add_argument("--layout", choices=["objects", "shards"], default="objects")
+    parser.add_argument(
+        "--save", action="store_true", help="write bench/results/gallery.json, or gallery-shards.json"
+    )
     chosen = parser.parse_args()
     known = {"folder": run_folder, "seaweedfs": run_seaweedfs}
     now, load = datetime.now(UTC), os.getloadavg()[0]
     results = []
     for name in chosen.buckets.split(","):
         with tempfile.TemporaryDirectory(prefix="facerelay-", ignore_cleanup_errors=True) as made:
-            results.append(known[name](chosen.faces, now, Path(made)))
+            results.append(known[name](chosen.faces, now, Path(made), layout=chosen.layout))
             show(results[-1])
     if chosen.save:
         about = {
@@ -276,7 +312,8 @@ def main() -> None:
             "machine": {"cores": os.cpu_count(), "kind": platform.machine(), "load_before": round(load, 2)},
             "python": platform.python_version(),
         }  # fmt: skip
-        _RESULTS.write_text(json.dumps({**about, "results": results}, indent=1) + "\n", encoding="utf-8")
+        path = _RESULTS if chosen.layout == "objects" else _RESULTS.with_name("gallery-shards.json")
+        path.write_text(json.dumps({**about, "results": results}, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

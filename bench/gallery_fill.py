@@ -56,7 +56,7 @@ def fill_s3(endpoint: str, count: int, now: datetime) -> None:
 
 def faces(count: int, now: datetime, part: int) -> Iterator[face.Frozen]:
     """Yield the faces of one part of the cameras, each with an EXIF of its own."""
-    pictures = list(_pictures())
+    shown = list(pictures())
     chance = random.Random(part)  # noqa: S311 - the same month each time
     each = count // CAMERAS
     for camera in range(part, CAMERAS, _PROCESSES):
@@ -69,13 +69,13 @@ def faces(count: int, now: datetime, part: int) -> Iterator[face.Frozen]:
                     camera=f"camera-{camera // _SITES}", time=taken, box=(40, 30, 80, 96), frame=(1280, 720),
                     score=0.9, quality=chance.random(), track=number // 3, clock="synchronised",
                 ),
-                chance.choice(pictures),
+                chance.choice(shown),
             )  # fmt: skip
 
 
 def fresh(count: int) -> Iterator[face.Frozen]:
     """Yield faces that are taken now, each when it is asked for."""
-    (picture, *_) = _pictures()
+    (picture, *_) = pictures()
     for number in range(count):
         yield face.freeze(
             face.Face(
@@ -87,7 +87,8 @@ def fresh(count: int) -> Iterator[face.Frozen]:
         )  # fmt: skip
 
 
-def _pictures() -> Iterator[bytes]:
+def pictures() -> Iterator[bytes]:
+    """Yield some pictures of faces' size."""
     rng = np.random.default_rng(1)
     for _ in range(_PICTURES):
         small = rng.integers(0, 255, (14, 12, 3), dtype=np.uint8)

@@ -14,6 +14,7 @@ from conftest import Make
 from facerelay import config, topics
 from facerelay.cloud.books import Books
 from facerelay.cloud.bucket import BucketError
+from facerelay.cloud.shards.view import ShardView
 from facerelay.commands import objects, share
 from facerelay.edge.flights import Stores
 from facerelay.edge.home import discovery
@@ -71,7 +72,7 @@ def test_no_key_leads_out_of_the_bucket_or_the_folder(tmp_path: Path, key: str) 
         with pytest.raises(BucketError):
             await objects.fetch(settings, (key,), out)
         with pytest.raises((share.ShareError, BucketError)):
-            await share._key_of(bucket, key)
+            await share._key_of(bucket, ShardView(bucket), key)
 
     asyncio.run(scenario())
     assert not list(out.iterdir())

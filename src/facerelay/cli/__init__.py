@@ -14,7 +14,7 @@ __all__ = ["main"]
 _COMMANDS = (
     roles.demo, roles.capture, roles.broker, roles.forward, roles.store, roles.gallery,
     enrol.run, setup.init, setup.keygen, enrol.enrol, setup.bridge, setup.completion,
-    books.top, books.ledger, books.report, books.doctor,
+    books.top, books.ledger, books.resend, books.report, books.doctor,
     faces.send, faces.detect, faces.list_, faces.get, faces.share,
     erasing.erase, erasing.lifecycle,
 )  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -42,6 +43,27 @@ def ledger(
     known = settings.load(config, flags=(*flags, *([f"bucket.url={bucket}"] if bucket else [])))
     span = span_of(known, **asked)
     sys.exit(asyncio.run(work(known, span, prove=prove, each=each, as_json=as_json)))
+
+
+@click.command()
+@with_settings
+@click.option(
+    "--reason", metavar="REASON", help="Those alone: unanswered, too-large, … (see `facerelay ledger`)."
+)
+@json_option("One JSON object: again (how many), reasons (how many of each).")
+def resend(known: Config, *, reason: str | None, as_json: bool) -> None:
+    """Send parked faces again, once what was wrong is mended.
+
+    Parked are faces that a store refused, or never answered: `refused` in the books. Those whose pictures
+    are still here wait once more, and are counted so; refused again, they are parked again. A capture that
+    is running does it within seconds, one that is not with its next start. Faces that a store refused
+    because they were of a later version than it reads go by themselves, when it is upgraded.
+    """
+    from facerelay.commands.resend import resend as work  # noqa: PLC0415 - a command loads what it needs
+
+    if reason is not None and not re.fullmatch("[a-z0-9-]{1,40}", reason):
+        raise settings.ConfigError(f"--reason {reason}: a word of the books, such as unanswered")
+    sys.exit(asyncio.run(work(known, reason, as_json=as_json)))
 
 
 @click.command()

@@ -60,9 +60,9 @@ def detect(
 @click.command("ls")
 @with_settings
 @click.argument("prefix", default="faces/")
-@json_option("One JSON object a line: key, size, modified.")
+@json_option("One JSON object a line: key, size, modified; of a face in a shard tar, offset, length.")
 def list_(known: Config, prefix: str, *, as_json: bool) -> None:
-    """List what the bucket holds, below a PREFIX."""
+    """List what the bucket holds, below a PREFIX: faces in shards under their own keys."""
     from facerelay.commands.objects import listing  # noqa: PLC0415 - a command loads what it needs
 
     asyncio.run(listing(known, prefix, as_json=as_json))

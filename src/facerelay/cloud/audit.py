@@ -13,6 +13,7 @@ from facerelay import face as faces
 from facerelay.cloud import keys
 from facerelay.cloud.contract import Bucket, BucketError, MissingError
 from facerelay.cloud.scratch import Missing, Named, Scratch, Wanted
+from facerelay.cloud.shards.scan import Content, contents
 from facerelay.cloud.tombstones import Tombstones
 from facerelay.face import FaceError, Limits
 from facerelay.span import Span
@@ -66,7 +67,9 @@ class Audit:
         misplaced: keys that don't follow from the bytes that lie there.
         strays: faces that the books ought to know, and don't.
         others: how many faces were not wanted otherwise, by what the books say of them.
-        unreadable: keys of objects that are no faces.
+        unreadable: keys of objects that are no faces, and of faces that a catalogue names in vain.
+        again: ids that lie in a shard and once more, with the same bytes: readers have them once.
+        orphans: tars, and their members, that no catalogue names: readers don't have them.
     """
 
     checked: int
@@ -80,6 +83,8 @@ class Audit:
     strays: Named[Stray]
     others: Mapping[str, int]
     unreadable: Named[str]
+    again: Named[str]
+    orphans: Named[str]
 
     @property
     def clean(self) -> bool:
@@ -98,9 +103,10 @@ async def audit(
 ) -> Audit:
     """Read the faces of a bucket in some spans, and compare them with what was wanted.
 
-    Only the partitions that a span touches are listed. Memory does not grow with the faces: what is to be
-    remembered of each lies in a temporary file, some 250 bytes a face. `wanted` is taken before the bucket is
-    looked at: what is stored meanwhile is not lost. Faces past their retention must not be among them.
+    Only the partitions that a span touches are listed, and the shards of its days. Memory does not grow with
+    the faces: what is to be remembered of each lies in a temporary file, some 320 bytes a face. `wanted` is
+    taken before the bucket is looked at: what is stored meanwhile is not lost. Faces past their retention
+    must not be among them.
 
     Args:
         bucket: where.
@@ -120,6 +126,9 @@ async def audit(
             async for batch in _batches(bucket, span, limits.bytes):
                 await asyncio.gather(*(work.check(bucket, key) for key in batch))
                 watch("reading faces", work.checked, total or None)
+        async for one in _in_shards(bucket, spans, limits.bytes):
+            work.check_in_shard(one)
+            watch("reading faces", work.checked, total or None)
         return await work.result(bucket)
 
 
@@ -148,10 +157,8 @@ async def _prefixes(bucket: Bucket, span: Span) -> AsyncIterator[str]:
             parts.append(f"camera={span.camera}")
         yield "/".join(parts)
         return
-    first = keys.day(span.start) if span.start else ""
-    last = keys.day(max(span.end, _FIRST) - _TICK) if span.end else "9999-99-99"
     async for date in keys.dates(
-        bucket, site=span.site, camera=span.camera, wanted=lambda day: first <= day <= last
+        bucket, site=span.site, camera=span.camera, wanted=lambda day: _touches(span, day)
     ):
         hours = _hours(span, date[-10:])
         if len(hours) == _HOURS:
@@ -159,6 +166,22 @@ async def _prefixes(bucket: Bucket, span: Span) -> AsyncIterator[str]:
         else:
             for hour in hours:
                 yield f"{date}/hour={hour:02}"
+
+
+def _in_shards(bucket: Bucket, spans: Sequence[Span], longest: int) -> AsyncIterator[Content]:
+    return contents(
+        bucket,
+        dates=lambda day: any(_touches(span, day) for span in spans),
+        holds=lambda row: any(span.holds(row.site, row.camera, row.time) for span in spans),
+        longest=longest,
+    )
+
+
+def _touches(span: Span, day: str) -> bool:
+    """Whether a span touches a day."""
+    first = keys.day(span.start) if span.start else ""
+    last = keys.day(max(span.end, _FIRST) - _TICK) if span.end else "9999-99-99"
+    return first <= day <= last
 
 
 def _hours(span: Span, day: str) -> list[int]:
@@ -187,6 +210,7 @@ class _Work:
         self._unreadable: Named[str] = Named()
         self._strays: Named[Stray] = Named()
         self._others: Counter[str] = Counter()
+        self._orphans: Named[str] = Named()
         self.checked = 0
 
     async def check(self, bucket: Bucket, key: str) -> None:
@@ -200,24 +224,36 @@ class _Work:
                 raise
             self._no_face(key)
             return
+        self._look(key, data)
+
+    def check_in_shard(self, one: Content) -> None:
+        """Compare what lies in a shard, or should."""
+        if one.orphan:
+            self._orphans.add(one.key)
+        elif one.data is None:
+            self._no_face(one.key)
+        else:
+            self._look(one.key, one.data, in_shard=True)
+
+    def _look(self, key: str, data: bytes, *, in_shard: bool = False) -> None:
         self.checked += 1
         try:
             frozen = faces.parse(data, self._limits)
         except FaceError:
             self._no_face(key)
             return
-        self._compare(key, frozen)
+        self._compare(key, frozen, in_shard=in_shard)
 
     def _no_face(self, key: str) -> None:
         self._unreadable.add(key)
         if facts := keys.parse(key):
             self._scratch.see_unreadable(facts.id, key)
 
-    def _compare(self, key: str, frozen: faces.Frozen) -> None:
+    def _compare(self, key: str, frozen: faces.Frozen, *, in_shard: bool) -> None:
         face = frozen.face
         if key != frozen.key:
             self._misplaced.add(key)
-        if self._scratch.see(face.id, frozen.sha256) is None:
+        if self._scratch.see(face.id, frozen.sha256, in_shard=in_shard) is None:
             said = self._ask(face)
             if said == STRAY:
                 self._strays.add(Stray(face.id, key, face.run, face.seq))
@@ -246,6 +282,8 @@ class _Work:
             strays=self._strays,
             others=self._others,
             unreadable=self._unreadable,
+            again=self._scratch.again(),
+            orphans=self._orphans,
         )
 
 

@@ -7,7 +7,7 @@ import secrets
 import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final, Literal
 
@@ -49,13 +49,23 @@ class MissingError(BucketError):
         super().__init__(key, "there is no such object", "missing")
 
 
+@dataclass(frozen=True, slots=True)
+class Lies:
+    """Where the bytes of a face lie that is no object of its own: in a tar, from `offset` on."""
+
+    tar: str
+    offset: int
+    length: int
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class Entry:
-    """An object in a listing: its key, its size in bytes, and when it arrived."""
+    """An object in a listing: its key, its size in bytes, when it arrived; and where, if within another."""
 
     key: str
     size: int
     modified: datetime
+    lies: Lies | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

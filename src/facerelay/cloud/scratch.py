@@ -54,7 +54,8 @@ class Scratch:
         self._db.execute(
             "CREATE TABLE faces (id TEXT PRIMARY KEY, sha256 TEXT, key TEXT, seen INTEGER NOT NULL DEFAULT 0,"
             " sound INTEGER NOT NULL DEFAULT 0, unequal INTEGER NOT NULL DEFAULT 0,"
-            " unreadable INTEGER NOT NULL DEFAULT 0) WITHOUT ROWID"
+            " unreadable INTEGER NOT NULL DEFAULT 0, bytes TEXT, again INTEGER NOT NULL DEFAULT 0)"
+            " WITHOUT ROWID"
         )
         self._db.execute("BEGIN")
 
@@ -71,14 +72,19 @@ class Scratch:
             wanted,
         )
 
-    def see(self, face_id: str, sha256: str) -> bool | None:
-        """Note an object of a face; return whether it has the wanted bytes, or None: it is not wanted."""
+    def see(self, face_id: str, sha256: str, *, in_shard: bool = False) -> bool | None:
+        """Note an object of a face; return whether it has the wanted bytes, or None: it is not wanted.
+
+        In a shard, after all objects, bytes that were seen before are there again, which is no second face.
+        """
         row = self._db.execute("SELECT sha256 FROM faces WHERE id = ?", (face_id,)).fetchone()
         equal = None if row is None or row[0] is None else row[0] == sha256
         self._db.execute(
-            "INSERT INTO faces (id, seen, sound, unequal) VALUES (?1, 1, ?2, ?3) ON CONFLICT DO UPDATE"
-            " SET seen = seen + 1, sound = sound OR ?2, unequal = unequal OR ?3",
-            (face_id, equal is True, equal is False),
+            "INSERT INTO faces (id, seen, sound, unequal, bytes) VALUES (?1, 1, ?2, ?3, ?4)"
+            " ON CONFLICT DO UPDATE"
+            " SET seen = seen + 1 - (?5 AND bytes IS ?4), again = again OR (?5 AND bytes IS ?4),"
+            " sound = sound OR ?2, unequal = unequal OR ?3, bytes = coalesce(bytes, ?4)",
+            (face_id, equal is True, equal is False, sha256, in_shard),
         )
         return equal
 
@@ -101,6 +107,10 @@ class Scratch:
     def twice(self) -> Named[str]:
         """Return the ids that more than one object has."""
         return self._named("seen > 1")
+
+    def again(self) -> Named[str]:
+        """Return the ids whose bytes lie in a shard, and once more in another or as an object."""
+        return self._named("again")
 
     def missing(self) -> Iterator[Missing]:
         """Yield the wanted faces that are not there with their own bytes, by key."""

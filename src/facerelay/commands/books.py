@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Final
@@ -61,6 +61,18 @@ def existing_bucket(config: Config) -> Bucket:
     from facerelay.cloud.bucket import open_bucket  # noqa: PLC0415 - an edge's installation has no obstore
 
     return open_bucket(config.bucket)
+
+
+def existing_faces(config: Config, dates: Callable[[str], bool] = lambda _: True) -> Bucket:
+    """Open the bucket to read its faces, those in shards of some days too: each under its own key.
+
+    Raises:
+        ConfigError: as `existing_bucket`.
+    """
+    bucket = existing_bucket(config)
+    from facerelay.cloud.shards.view import ShardView  # noqa: PLC0415 - as there
+
+    return ShardView(bucket, dates=dates)
 
 
 async def reported(config: Config) -> Ledger:

@@ -30,6 +30,7 @@ from facerelay.span import Span, written
 log = logging.getLogger(__name__)
 
 _MOST_SHOWN: Final = 100
+_FEW: Final = 3
 _WHY: Final = {
     "absent": "no object has its bytes",
     "other-bytes": "its object has other bytes",
@@ -275,11 +276,26 @@ def _about_bucket(config: Config, proof: Audit) -> Iterator[str]:
         f"misplaced: {key}: its bytes belong elsewhere" for key in proof.misplaced.first[:_MOST_SHOWN]
     )
     yield from (f"twice: {face_id}: two objects have this id" for face_id in proof.twice.first[:_MOST_SHOWN])
+    yield from _about_shards(proof)
     lost = {one.key for one in proof.lost.first}
     yield from (f"not a face: {key}" for key in proof.unreadable.first[:_MOST_SHOWN] if key not in lost)
     for state, n in sorted(proof.others.items()):
         if state in _SAID:
             yield f"In the bucket as well: {n} that {_SAID[state]}."
+
+
+def _about_shards(proof: Audit) -> Iterator[str]:
+    """Say what a store that fell while it closed a shard leaves behind: nothing of it is amiss."""
+    if proof.again.count:
+        yield (
+            f"{proof.again.count} faces lie in a shard and once more, with the same bytes: they count once,"
+            " and are shown once."
+        )
+    if proof.orphans.count:
+        yield (
+            f"{proof.orphans.count} tars or members of tars are in no catalogue, and nobody reads them:"
+            f" {', '.join(proof.orphans.first[:_FEW])}{', …' if proof.orphans.count > _FEW else ''}"
+        )
 
 
 def _lost(one: Lost) -> str:

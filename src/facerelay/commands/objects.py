@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +17,18 @@ from facerelay.cloud import erase as erasing
 from facerelay.cloud.keys import WRONG_KEY, is_own
 from facerelay.cloud.unseal import Look, unsealer
 from facerelay.commands import keeping, logs
-from facerelay.commands.books import existing_bucket
+from facerelay.commands.books import existing_bucket, existing_faces
 from facerelay.commands.exits import Exit
 from facerelay.commands.progress import watching
 from facerelay.config import Config
 
 
 async def listing(config: Config, prefix: str, *, as_json: bool) -> None:
-    """Print the objects below a prefix, a line each."""
-    async for entry in existing_bucket(config).list(prefix):
+    """Print the objects below a prefix, a line each; a face in a shard as if it were one."""
+    async for entry in existing_faces(config).list(prefix):
         if as_json:
             known = {"key": entry.key, "size": entry.size, "modified": entry.modified.isoformat()}
-            click.echo(json.dumps(known))
+            click.echo(json.dumps(known | (asdict(entry.lies) if entry.lies else {})))
         else:
             click.echo(f"{entry.modified:%Y-%m-%d %H:%M:%S} {entry.size:>9} {entry.key}")
 
@@ -47,7 +48,7 @@ async def fetch(config: Config, keys: tuple[str, ...], folder: Path, *, sealed: 
         ClosedError: a sealed face cannot be opened; what came before it is written.
     """
     eyes = unsealer(config)
-    bucket = existing_bucket(config)
+    bucket = existing_faces(config)
     folder.mkdir(parents=True, exist_ok=True)  # noqa: ASYNC240 - nothing else runs in this loop
     with watching(lines=True) as watch:
         for number, key in enumerate(keys):

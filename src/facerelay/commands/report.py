@@ -13,7 +13,7 @@ import click
 from facerelay import private
 from facerelay.cloud.history.period import Counts
 from facerelay.commands import logs, sheet
-from facerelay.commands.books import existing_bucket
+from facerelay.commands.books import existing_faces
 from facerelay.commands.day import Day, read, verdict
 from facerelay.commands.exits import Exit
 from facerelay.commands.progress import watching
@@ -62,7 +62,7 @@ async def report(
         raise ReportError(f"{path}: exists; --force writes over it, or name another file with -o")
     if not path.parent.is_dir():
         raise ReportError(f"{path}: there is no such folder: make it first")
-    bucket = existing_bucket(config)
+    bucket = existing_faces(config, str(day).__eq__)
     with watching() as watch:
         found = await read(
             bucket, day, camera=camera, pictures=pictures, pixels=config.limits.pixels, watch=watch

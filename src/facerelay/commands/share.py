@@ -17,6 +17,7 @@ from obstore.store import AzureStore, GCSStore, S3Store
 from facerelay.cloud import keys
 from facerelay.cloud.bucket import Bucket, BucketError, MissingError, check_key, open_bucket
 from facerelay.cloud.objects import ObjectBucket
+from facerelay.cloud.shards.view import ShardView
 from facerelay.commands import logs
 from facerelay.commands.books import existing_bucket
 from facerelay.config import Config
@@ -68,19 +69,20 @@ async def share(
 
     Raises:
         ConfigError: no bucket is named, or no such time can be.
-        ShareError: the bucket is none that can sign, or a name is not a picture's.
+        ShareError: the bucket is none that can sign, or a name is not a picture's of its own.
         BucketError: there is no such object, or its link cannot be signed.
     """
     lasts = lifetime(wanted)
     bucket = existing_bucket(config)
+    shards = ShardView(bucket)
     outside = config.bucket.model_copy(update={"endpoint": endpoint} if endpoint else {})
     store = signing(open_bucket(outside))
     _warn(outside.endpoint)
     for name in names:
-        key = await _key_of(bucket, name)
+        key = await _key_of(bucket, shards, name)
         ends = datetime.now(UTC).replace(microsecond=0) + lasts
         url = await signed(store, key, lasts)
-        await bucket.get(key, max_bytes=config.limits.message_bytes)  # no link to what is not there
+        await _see(bucket, shards, key, config.limits.message_bytes)
         if as_json:
             click.echo(json.dumps({"key": key, "url": url, "expires": ends.isoformat()}))
         else:
@@ -115,10 +117,22 @@ async def signed(store: Signing, key: str, lasts: timedelta) -> str:
         raise BucketError(key, f"{hint} or the environment", "denied") from None
 
 
-async def _key_of(bucket: Bucket, name: str) -> str:
+async def _see(bucket: Bucket, shards: ShardView, key: str, most: int) -> None:
+    """See that there is such an object: no link to what is not there, nor to a tar with others' faces."""
+    try:
+        await bucket.get(key, max_bytes=most)
+    except MissingError:
+        if not await shards.lies_in_shard(key):
+            raise
+        hint = f"`facerelay get {key}` fetches it, to hand on as a file"
+        said = f"{key}: lies in a shard, and a link would show all the faces in it: {hint}"
+        raise ShareError(said) from None
+
+
+async def _key_of(bucket: Bucket, shards: ShardView, name: str) -> str:
     """Return the key that a name stands for."""
     if _ID.fullmatch(name):
-        return await _find(bucket, name)
+        return await shards.find(name, sorted(_days_about(name))) or await _find(bucket, name)
     if not name.startswith(_PICTURES):
         raise ShareError(
             f"{shown(name)}: not the key of a picture (faces/…, foreign/…), nor the id of a face:"

@@ -21,6 +21,7 @@ from facerelay.cloud.gallery.certificate import Certificate
 from facerelay.cloud.gallery.measures import Measures
 from facerelay.cloud.gallery.parts import Parts, assembled
 from facerelay.cloud.proof_signing import signing
+from facerelay.cloud.shards import shelf
 from facerelay.cloud.unseal import unsealer
 from facerelay.config import Config
 from facerelay.metrics import Meters
@@ -58,6 +59,7 @@ async def serve_gallery(
     """
     settings = config.gallery
     bucket = open_bucket(config.bucket)
+    await asyncio.to_thread(shelf.load)
     certificate = _certificate(settings)
     access = _access(settings, probe)
     with closing(access), _listening(config) as listening:
@@ -85,7 +87,7 @@ async def _serve(
     certificate: Certificate | None,
 ) -> None:
     async with asyncio.TaskGroup() as tasks:
-        behind = [tasks.create_task(parts.obedience.run())]
+        behind = [tasks.create_task(parts.obedience.run()), tasks.create_task(parts.faces.warm())]
         if certificate is not None:
             behind.append(tasks.create_task(certificate.follow()))
         if connect is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -11,7 +12,8 @@ from typing import Final
 from facerelay.cloud import keys, proofs, quarantine
 from facerelay.cloud.contract import LONGEST_PUT_S, Bucket, BucketError
 from facerelay.cloud.erase import delete_all
-from facerelay.cloud.tombstones import AGE_S, Tombstone, bury, now
+from facerelay.cloud.shards.sweep import Sweep
+from facerelay.cloud.tombstones import AGE_S, Tombstone, Tombstones, bury, now
 
 log = logging.getLogger(__name__)
 
@@ -19,13 +21,14 @@ MOST: Final = 500
 """Faces that can be erased at once."""
 
 _AT_ONCE: Final = 32
+_DATE: Final = re.compile(r"/date=(?P<date>[0-9-]+)")
 _AGAIN_S: Final = 30.0
 _TRIES: Final = 20
 
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """What was erased: how many objects, and a line of proof as `facerelay erase` prints it."""
+    """What was erased: how many objects and tars, and a line of proof as `facerelay erase` prints it."""
 
     deleted: int
     proof: str
@@ -59,6 +62,7 @@ class Eraser:
         self._sign = sign
         self._behind: set[asyncio.Task[None]] = set()
         self._deleting: set[str] = set()
+        self._tombstones = Tombstones(bucket)
 
     async def erase(self, chosen: Sequence[str]) -> Done:
         """Erase faces by their keys.
@@ -71,9 +75,10 @@ class Eraser:
         tombstones = await self._bury(facts.values())
         log.info("%s is written; deleting", ", ".join(tombstones))
         hours = sorted({key.rpartition("/")[0] for key in facts})
-        gone = await self._sweep(hours, frozenset(ids))
+        shards = Sweep(self._bucket, tombstones=self._tombstones)
+        gone = await self._sweep(hours, frozenset(ids), shards)
         await self._on_gone([*facts, *gone])
-        self._later(self._finish(hours, frozenset(ids), tombstones))
+        self._later(self._finish(hours, frozenset(ids), tombstones, shards))
         return Done(len(gone), await self._prove(ids, tombstones, gone, swept=0))
 
     def obey(self, covered: Sequence[str]) -> None:
@@ -116,11 +121,13 @@ class Eraser:
             self._bucket, asked=asked, tombstones=tombstones, deleted=gone, swept=swept, sign=self._sign
         )
 
-    async def _finish(self, hours: Sequence[str], ids: frozenset[str], tombstones: Sequence[str]) -> None:
+    async def _finish(
+        self, hours: Sequence[str], ids: frozenset[str], tombstones: Sequence[str], shards: Sweep
+    ) -> None:
         """Sweep quarantine, then all of it once more when no PUT can be under way that began before."""
         found = await self._stubbornly(lambda: self._sweep_quarantine(ids))
         await asyncio.sleep(self._wait_s)
-        found += await self._stubbornly(lambda: self._sweep(hours, ids))
+        found += await self._stubbornly(lambda: self._sweep(hours, ids, shards))
         found += await self._stubbornly(lambda: self._sweep_quarantine(ids))
         await self._on_gone(found)
         if found:
@@ -136,9 +143,12 @@ class Eraser:
     async def _delete_all(self, gone: Sequence[str]) -> None:
         log.info("%d faces lay in the bucket that were erased: deleting them", len(gone))
 
+        facts = {key: found for key in gone if (found := keys.parse(key))}
+
         async def work() -> list[str]:
             await delete_all(self._bucket, gone)
-            return []
+            shards = Sweep(self._bucket, tombstones=self._tombstones)
+            return await _from_shards(shards, facts, frozenset(face.id for face in facts.values()))
 
         try:
             await self._stubbornly(work)
@@ -155,8 +165,8 @@ class Eraser:
         log.error("erased faces may still lie in the bucket: run `facerelay erase` for them")
         return []
 
-    async def _sweep(self, hours: Sequence[str], ids: frozenset[str]) -> list[str]:
-        """Delete all objects of these faces in the partitions where they lie; return their keys."""
+    async def _sweep(self, hours: Sequence[str], ids: frozenset[str], shards: Sweep) -> list[str]:
+        """Delete all of these faces in the partitions where they lie, and in shards; return their keys."""
         found: list[str] = []
         for at in range(0, len(hours), _AT_ONCE):
             levels = await asyncio.gather(
@@ -165,7 +175,7 @@ class Eraser:
             entries = (entry.key for level in levels for entry in level.entries)
             found += [key for key in entries if (facts := keys.parse(key)) and facts.id in ids]
         await delete_all(self._bucket, found)
-        return found
+        return found + await _from_shards(shards, hours, ids)
 
     async def _sweep_quarantine(self, ids: frozenset[str]) -> list[str]:
         found: list[str] = []
@@ -174,3 +184,10 @@ class Eraser:
                 found += note.keys
         await delete_all(self._bucket, found)
         return found
+
+
+async def _from_shards(shards: Sweep, where: Iterable[str], ids: frozenset[str]) -> list[str]:
+    """Erase faces from the shards of the days that keys name; return what went."""
+    days = {found["date"] for key in where if (found := _DATE.search(key))}
+    there = shards.find(days.__contains__, lambda row: True if row.id in ids else None)
+    return await shards.obey([held async for held, _ in there])

@@ -14,7 +14,8 @@ from typing import Final
 from facerelay.cloud import keys
 from facerelay.cloud.contract import Bucket, Entry
 from facerelay.cloud.gallery.counted import PAGE
-from facerelay.cloud.gallery.once import Once
+from facerelay.cloud.once import Once
+from facerelay.cloud.shards.names import parse as shard_of
 
 _AT_ONCE: Final = 24
 _MAX_BYTES: Final = 48_000_000
@@ -202,7 +203,7 @@ class Listings:
             change = Change(hour, frozenset(now - was), frozenset(was - now))
         else:
             since = datetime.now(UTC) - _JUST_NOW
-            fresh = {one.key.rpartition("/")[2] for one in found if one.modified >= since}
+            fresh = {one.key.rpartition("/")[2] for one in found if _appeared(one) >= since}
             change = Change(hour, frozenset(now & fresh), frozenset())
         if change.added or change.gone:
             self.on_change(change)
@@ -220,6 +221,12 @@ def minute_of(key: str) -> str:
     """Return the beginning of a face's key that it shares with the others of its minute."""
     hour, _, name = key.rpartition("/")
     return f"{hour}/{name[:4]}"
+
+
+def _appeared(entry: Entry) -> datetime:
+    """Return when a face could first be seen: in a shard, once that was closed."""
+    shard = shard_of(entry.lies.tar) if entry.lies else None
+    return max(entry.modified, shard.closed) if shard else entry.modified
 
 
 def _lies(prefix: str, key: str) -> bool:

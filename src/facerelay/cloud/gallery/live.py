@@ -62,6 +62,7 @@ class Live:
         is_erased: whether a face is not to be told of.
         look_s: seconds between looks.
         beside: done before each look, such as looking at new tombstones.
+        landed: returns the hours' partitions in which many faces appeared at once since it was asked.
     """
 
     def __init__(
@@ -72,12 +73,14 @@ class Live:
         is_erased: Callable[[str], bool],
         look_s: float,
         beside: Callable[[], Awaitable[None]],
+        landed: Callable[[], Awaitable[set[str]]],
     ) -> None:
         self._listings = listings
         self._describe = describe
         self._is_erased = is_erased
         self._look_s = look_s
         self._beside = beside
+        self._landed = landed
         self._listeners: set[_Listener] = set()
         self._watching: asyncio.Task[None] | None = None
         self._told_gone: OrderedDict[str, None] = OrderedDict()
@@ -247,7 +250,7 @@ class Live:
         self._changed_at = {k: at for k, at in self._changed_at.items() if monotonic - at < _AWAKE_S}
         for moment in {now, now - _LATE}:
             wanted |= {f"{camera}/date={moment:%Y-%m-%d}/hour={moment:%H}" for camera in cameras}
-        await self._refresh(wanted)
+        await self._refresh(wanted | await self._landed())
 
     async def _look_where_nudged(self) -> None:
         nudged, self._nudged = self._nudged, set()
@@ -256,7 +259,7 @@ class Live:
             site, _, rest = one.partition("|")
             cameras = await self._listings.names(site, age_s=_SLOW_S)
             wanted |= {f"{site}/camera={camera}/{rest}" for camera in cameras}
-        await self._refresh(wanted)
+        await self._refresh(wanted | await self._landed())
 
     async def _refresh(self, wanted: set[str]) -> None:
         now = datetime.now(UTC)

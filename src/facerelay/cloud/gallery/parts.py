@@ -17,6 +17,7 @@ from facerelay.cloud.gallery.reading import Reader, describe
 from facerelay.cloud.gallery.timeline import Timeline
 from facerelay.cloud.gallery.wall import Wall
 from facerelay.cloud.proofs import Sign
+from facerelay.cloud.shards.view import ShardView
 from facerelay.cloud.unseal import Unsealer
 from facerelay.face import Limits
 from facerelay.sections import Gallery
@@ -27,6 +28,7 @@ class Parts:
     """What answers the pages; `eraser` is None where nothing may be erased."""
 
     bucket: CountedBucket
+    faces: ShardView
     limits: Limits
     listings: Listings
     reader: Reader
@@ -56,12 +58,13 @@ async def assembled(
         sign: signs proofs of erasure.
     """
     counted = CountedBucket(bucket)
+    faces = ShardView(counted, behind=True)
     async with Cache(settings.cache, max_bytes=settings.cache_bytes) as cache:
-        listings = Listings(counted)
-        obedience = Obedience(counted, cache, listings)
+        listings = Listings(faces)
+        obedience = Obedience(faces, cache, listings)
         live = Live(
             listings, describe=describe, is_erased=obedience.is_erased, look_s=settings.look_s,
-            beside=obedience.look,
+            beside=obedience.look, landed=faces.landed,
         )  # fmt: skip
         listings.on_change = live.tell
         obedience.tell_gone = live.tell_erased
@@ -73,12 +76,12 @@ async def assembled(
         eraser = Eraser(counted, on_gone=gone, sign=sign) if settings.erase else None
         if eraser is not None:
             obedience.tell_alive = eraser.obey
-        reader = Reader(counted, cache, limits=limits, is_erased=obedience.is_erased, unsealer=unsealer)
-        timeline = Timeline(counted, listings)
+        reader = Reader(faces, cache, limits=limits, is_erased=obedience.is_erased, unsealer=unsealer)
+        timeline = Timeline(faces, listings)
         try:
             yield Parts(
-                bucket=counted, limits=limits, listings=listings, reader=reader, obedience=obedience,
-                wall=Wall(listings, reader, obedience), timeline=timeline,
+                bucket=counted, faces=faces, limits=limits, listings=listings, reader=reader,
+                obedience=obedience, wall=Wall(listings, reader, obedience), timeline=timeline,
                 live=live, eraser=eraser,
             )  # fmt: skip
         finally:
@@ -86,3 +89,4 @@ async def assembled(
             await timeline.close()
             if eraser is not None:
                 await eraser.close()
+            await faces.close()

@@ -13,7 +13,7 @@ from facerelay.cloud import keys
 from facerelay.cloud.contract import Bucket, BucketError, MissingError
 from facerelay.cloud.gallery import thumbs
 from facerelay.cloud.gallery.cache import Cache, Learnt
-from facerelay.cloud.gallery.once import Once
+from facerelay.cloud.once import Once
 from facerelay.cloud.unseal import Look, Unsealer
 
 _AT_ONCE: Final = 24
