@@ -64,20 +64,20 @@ def test_rules_are_set_beside_those_of_others_and_go_with_forever(tmp_path: Path
         rule["Filter"]["Prefix"]: rule["Expiration"]["Days"] for rule in json.loads(shown.stdout)["Rules"]
     }
     assert rules == {
-        "below/faces/": 30, "below/foreign/": 30, "below/history/": 30, "below/ledger/": 30,
-        "below/quarantine/": 7,
+        "below/catalogue/": 30, "below/faces/": 30, "below/foreign/": 30, "below/history/": 30,
+        "below/ledger/": 30, "below/quarantine/": 7, "below/shards/": 30,
     }  # fmt: skip
     assert asyncio.run(whole.lifecycle()).keys() == {"logs"}
     done = facerelay("lifecycle", "--apply", "-c", at)
     assert done.returncode == 0, done.stderr
-    assert "set: 5 rules; left as they were: 1; removed: 0" in done.stderr
+    assert "set: 7 rules; left as they were: 1; removed: 0" in done.stderr
     there = asyncio.run(whole.lifecycle())
     assert there["logs"] == OTHERS
     assert "<Prefix>below/faces/</Prefix>" in there["facerelay:below/faces"]
     assert "<Days>30</Days>" in there["facerelay:below/faces"]
     assert not any("tombstones" in rule or "proofs" in rule for rule in there.values())
     again = facerelay("lifecycle", "--apply", "-c", at, "--set", "store.retention_days=forever")
-    assert "set: 1 rules; left as they were: 1; removed: 4" in again.stderr
+    assert "set: 1 rules; left as they were: 1; removed: 6" in again.stderr
     assert asyncio.run(whole.lifecycle()).keys() == {"logs", "facerelay:below/quarantine"}
 
 
@@ -204,7 +204,8 @@ def test_a_folder_takes_no_rules_and_says_who_deletes(tmp_path: Path) -> None:
     flags = ["--set", f"bucket.url=file://{tmp_path}"]
     shown = facerelay("lifecycle", *flags)
     prefixes = {rule["Filter"]["Prefix"] for rule in json.loads(shown.stdout)["Rules"]}
-    assert (shown.returncode, prefixes) == (0, {"faces/", "foreign/", "history/", "ledger/", "quarantine/"})
+    places = "catalogue", "faces", "foreign", "history", "ledger", "quarantine", "shards"
+    assert (shown.returncode, prefixes) == (0, {f"{place}/" for place in places})
     assert "the store's sweeper" in shown.stderr
     done = facerelay("lifecycle", "--apply", *flags)
     assert (done.returncode, done.stdout) == (1, "")

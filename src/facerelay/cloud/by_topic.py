@@ -7,7 +7,8 @@ from typing import Final
 
 from facerelay.cloud import foreign, proofs, quarantine
 from facerelay.cloud.contract import LONGEST_PUT_S, Bucket
-from facerelay.cloud.erase import Erased, Survey, counted, delete_all, proved, wait_for_puts
+from facerelay.cloud.erase import Erased, delete_all, proved, wait_for_puts
+from facerelay.cloud.survey import Survey, counted
 from facerelay.cloud.tombstones import AGE_S
 from facerelay.steps import Watch, unwatched
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -15,6 +14,9 @@ from pydantic import ValidationError
 
 from facerelay.cloud import keys, proofs, quarantine
 from facerelay.cloud.contract import LONGEST_PUT_S, Bucket
+from facerelay.cloud.shards.row import Row
+from facerelay.cloud.shards.sweep import Held, Sweep
+from facerelay.cloud.survey import Survey, counted
 from facerelay.cloud.tombstones import AGE_S, MAX_IDS, Tombstone, bury, now
 from facerelay.steps import Watch, unwatched
 
@@ -48,12 +50,16 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """An object to delete, whose face it is, and whether that lies beyond the end of the rule's tombstone."""
+    """A face to delete, and whether that lies beyond the end of the rule's tombstone.
+
+    It is an object of that key, unless it lies in a shard.
+    """
 
     key: str
     id: str
     camera: str
     ahead: bool
+    shard: Held | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +68,8 @@ class Erased:
 
     Attributes:
         tombstone: the key of the tombstone, which stays; empty where there was nothing to write one of.
-        deleted: the keys of all deleted objects.
+        deleted: the keys of all deleted objects; of a face in a shard the key that it would have had, and
+            that of the tar.
         swept: how many of them only the second sweep found.
         proof: the line of proof, as it lies in the bucket.
     """
@@ -74,21 +81,13 @@ class Erased:
 
     @property
     def count(self) -> int:
-        """How many objects were deleted."""
+        """How many objects were deleted, faces in shards among them."""
         return len(self.deleted)
 
     @property
     def ids(self) -> tuple[str, ...]:
         """The ids of the deleted faces."""
         return tuple(sorted({facts.id for key in self.deleted if (facts := keys.parse(key))}))
-
-
-@dataclass(frozen=True, slots=True)
-class Survey:
-    """What an erasure would delete: objects by the place where they lie, and by site and camera."""
-
-    places: Mapping[str, int]
-    cameras: Mapping[str, int]
 
 
 async def erase(
@@ -157,14 +156,9 @@ async def survey(bucket: Bucket, rule: Rule, *, watch: Watch = unwatched) -> Sur
     """
     asked, tombstone = _tombstones(rule)
     work = _Erasure(bucket, tombstone, asked, watch)
-    return counted([(one.key, one.camera) async for one in work.covered()])
-
-
-def counted(found: Sequence[tuple[str, str]]) -> Survey:
-    """Count what was found: keys, and the camera or topic that each is of."""
-    return Survey(
-        proofs.places(key for key, _ in found), dict(sorted(Counter(camera for _, camera in found).items()))
-    )
+    found = [one async for one in work.covered()]
+    tars = {one.shard.shard.tar for one in found if one.shard}
+    return counted([(one.key, one.camera) for one in found], tars)
 
 
 async def proved(
@@ -239,6 +233,7 @@ class _Erasure:
         self._asked = asked
         self._ids = frozenset(tombstone.ids)
         self._ahead: set[str] = set()
+        self._shards = Sweep(bucket, watch=watch)
 
     async def sweep(self) -> list[str]:
         """Delete all that is covered; return the keys."""
@@ -247,16 +242,18 @@ class _Erasure:
             found.append(one)
             self._watch("looking", len(found))
         await self._bury_ahead([one.id for one in found if one.ahead])
-        names = [one.key for one in found]
+        names = [one.key for one in found if one.shard is None]
         await delete_all(self._bucket, names, watch=self._watch)
-        return names
+        return names + await self._shards.obey({one.shard for one in found if one.shard})
 
     async def _bury_ahead(self, ids: list[str]) -> None:
         fresh = sorted(set(ids) - self._ahead)
         for at in range(0, len(fresh), MAX_IDS):
             batch = tuple(fresh[at : at + MAX_IDS])
             self.more.append(await bury(self._bucket, Tombstone(made=now(), ids=batch)))
-        self._ahead.update(fresh)
+        if fresh:
+            self._ahead.update(fresh)
+            self._shards.look_anew()
 
     async def covered(self) -> AsyncIterator[_Found]:
         """Yield what is covered, by the partitions that it can lie in, and in quarantine."""
@@ -270,13 +267,20 @@ class _Erasure:
                 facts = keys.parse(entry.key)
                 if facts is not None and (one := self._judge(facts, entry.modified, entry.key)):
                     yield one
+        async for shard, found in self._shards.find(lambda d: first <= d <= last, self._judge_row):
+            for one in found:
+                yield replace(one, shard=shard)
         async for note in quarantine.notes(self._bucket):
             if note.face and (one := self._judge(note.face, note.arrived, note.key)):
                 for key in note.keys:
                     yield replace(one, key=key)
 
-    def _judge(self, face: keys.Facts | quarantine.Owner, arrived: datetime, key: str) -> _Found | None:
-        """Return an object of this face if it is to go."""
+    def _judge_row(self, row: Row) -> _Found | None:
+        one = self._judge(row, row.arrived, "")
+        return replace(one, key=row.key) if one else None
+
+    def _judge(self, face: keys.Facts | quarantine.Owner | Row, arrived: datetime, key: str) -> _Found | None:
+        """Return this face if it is to go."""
         if self._ids and face.id not in self._ids:
             return None
         where = (face.site, face.camera, face.time)

@@ -15,6 +15,8 @@ from typing import Any, Final
 
 from facerelay.cloud import keys, quarantine
 from facerelay.cloud.contract import Bucket, BucketError, MissingError, is_key
+from facerelay.cloud.shards.row import Row
+from facerelay.cloud.shards.sweep import Sweep
 from facerelay.cloud.tombstones import Tombstones
 from facerelay.steps import Watch, unwatched
 from facerelay.topics import shown
@@ -37,7 +39,7 @@ class Verdict:
         signed: how many of them have a signature.
         last: the sha256 of the last one: whoever noted an earlier one finds it in the chain.
         faults: what is wrong with them, a sentence each.
-        alive: objects that lie there though a tombstone covers them.
+        alive: objects and faces in shards that lie there though a tombstone covers them.
     """
 
     lines: int
@@ -67,7 +69,7 @@ def digest(names: Iterable[str]) -> str:
 
 
 def places(deleted: Iterable[str]) -> dict[str, int]:
-    """Count keys by the place where they lay: faces, quarantine, foreign."""
+    """Count keys by the place where they lay: faces, shards (tars that went), quarantine, foreign."""
     return dict(sorted(Counter(key.partition("/")[0] for key in deleted).items()))
 
 
@@ -93,7 +95,7 @@ async def write(
         bucket: where.
         asked: the rule, as `asked` makes it.
         tombstones: their keys.
-        deleted: the keys of all objects that went.
+        deleted: the keys of all objects that went, and of the faces that went from shards.
         swept: how many of them only the second sweep found.
         sign: signs the line; without it the chain alone shows changes.
 
@@ -230,6 +232,12 @@ async def _alive(bucket: Bucket, watch: Watch) -> int:
             watch("looking for what was erased", looked := looked + 1)
             face = keys.parse(entry.key)
             alive += bool(face and tombstones.covered(face.id, face.site, face.camera, face.time))
+
+    def judge(row: Row) -> bool | None:
+        return tombstones.covered(row.id, row.site, row.camera, row.time) or None
+
+    async for _, found in Sweep(bucket, watch=watch).find(lambda _: True, judge):
+        alive += len(found)
     async for note in quarantine.notes(bucket):
         owner = note.face
         alive += bool(owner and tombstones.covered(owner.id, owner.site, owner.camera, owner.time))

@@ -109,6 +109,10 @@ class Quarantine:
             return False
         return True
 
+    def recount(self) -> None:
+        """Count anew what is used when something comes: others may have put, and swept."""
+        self._used = None
+
     async def sweep(self, now: Callable[[], datetime] = tombstones.now) -> int:
         """Delete what is too old, count anew what is used, and return how many objects went.
 

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from facerelay.cloud import books, foreign, history, keys
 from facerelay.cloud.contract import Bucket, Entry
+from facerelay.cloud.shards import names
+from facerelay.cloud.shards.sweep import Held, dates, of_date, read
 
-BY_AGE: Final = (keys.ROOT, foreign.ROOT, books.ROOT, history.ROOT)
+log = logging.getLogger(__name__)
+
+_ANYWHERE: Final = (foreign.ROOT, books.ROOT, history.ROOT)
+BY_AGE: Final = (keys.ROOT, *_ANYWHERE, names.ROOT, names.CATALOGUE)
 """What goes by age. Tombstones and proofs are not here: they outlive all that could send a face again."""
 
 
@@ -31,20 +37,48 @@ async def expire(bucket: Bucket, *, keep: timedelta, now: Callable[[], datetime]
         BucketError: the bucket failed; asking again is safe.
     """
     before = now() - keep
+    day, tomorrow = keys.day(before), keys.day(now() + timedelta(days=1))
+
+    def may_be_old(date: str) -> bool:
+        return date <= day or date > tomorrow  # the latter are of clocks that ran ahead
+
     gone = 0
-    async for entry in _candidates(bucket, before, now()):
+    async for entry in _candidates(bucket, may_be_old):
         if entry.modified < before:
             await bucket.delete(entry.key)
             gone += 1
+    for date in await dates(bucket, may_be_old):
+        for held in await of_date(bucket, date):
+            if await _is_old(bucket, held, before):
+                for entry in held.entries:  # the catalogue first: no reader is led to what is not there
+                    await bucket.delete(entry.key)
+                    gone += 1
     return gone
 
 
-async def _candidates(bucket: Bucket, before: datetime, now: datetime) -> AsyncIterator[Entry]:
-    """Yield what may be old enough: dates up to that day, and those of clocks that ran ahead."""
-    day, tomorrow = keys.day(before), keys.day(now + timedelta(days=1))
-    async for date in keys.dates(bucket, wanted=lambda d: d <= day or d > tomorrow):
+async def _candidates(bucket: Bucket, may_be_old: Callable[[str], bool]) -> AsyncIterator[Entry]:
+    """Yield the objects that may be old enough, but for shards."""
+    async for date in keys.dates(bucket, wanted=may_be_old):
         async for entry in bucket.list(date):
             yield entry
-    for prefix in BY_AGE[1:]:
+    for prefix in _ANYWHERE:
         async for entry in bucket.list(prefix):
             yield entry
+
+
+async def _is_old(bucket: Bucket, held: Held, before: datetime) -> bool:
+    """Whether a shard's faces arrived longer ago.
+
+    The bucket's clock says so, but for a shard that was written anew to erase a face: it was closed before.
+    That its name is of such a one is looked at, for a store's clock may have been wrong when it made a name.
+    """
+    if held.modified < before:
+        return True
+    if held.shard.closed >= before:
+        return False
+    try:
+        from facerelay.cloud.shards.rewrite import arrival  # noqa: PLC0415 - it loads pyarrow
+    except ModuleNotFoundError as error:
+        log.warning("%s stays for now: %s is not installed", held.shard.tar, error.name)
+        return False
+    return arrival(held.shard, await read(bucket, held), held.modified) < before

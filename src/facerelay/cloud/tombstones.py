@@ -29,6 +29,7 @@ AGE_S: Final = 5.0
 
 MAX_IDS: Final = 10_000
 _MAX_BYTES: Final = 1_000_000
+_AT_ONCE: Final = 32
 
 
 class Tombstone(BaseModel):
@@ -129,21 +130,28 @@ class Tombstones:
     async def _refresh(self) -> None:
         begin = time.monotonic()
         fresh = [e.key async for e in self._bucket.list(ROOT) if e.key not in self._known]
-        for key in fresh:
-            try:
-                data = await self._bucket.get(key, max_bytes=_MAX_BYTES)
-                self._read[key] = Tombstone.model_validate_json(data)
-                self._add(self._read[key])
-            except MissingError:
-                continue  # removed since it was listed
-            except BucketError as error:
-                if error.passing:
-                    raise
-                log.error("%s is not a tombstone, and covers nothing: mend or remove it", error)  # noqa: TRY400 - no traceback needed
-            except ValidationError as error:
-                log.error("%s is not a tombstone (%d faults): mend or remove it", key, error.error_count())  # noqa: TRY400 - no traceback needed
-            self._known.add(key)
+        for at in range(0, len(fresh), _AT_ONCE):
+            some = (self._take(key) for key in fresh[at : at + _AT_ONCE])
+            for fault in await asyncio.gather(*some, return_exceptions=True):
+                if fault is not None:
+                    raise fault
         self._read_at = begin
+
+    async def _take(self, key: str) -> None:
+        """Read one; what is none covers nothing."""
+        try:
+            data = await self._bucket.get(key, max_bytes=_MAX_BYTES)
+            self._read[key] = Tombstone.model_validate_json(data)
+            self._add(self._read[key])
+        except MissingError:
+            return  # removed since it was listed
+        except BucketError as error:
+            if error.passing:
+                raise
+            log.error("%s is not a tombstone, and covers nothing: mend or remove it", error)  # noqa: TRY400 - no traceback needed
+        except ValidationError as error:
+            log.error("%s is not a tombstone (%d faults): mend or remove it", key, error.error_count())  # noqa: TRY400 - no traceback needed
+        self._known.add(key)
 
     def _add(self, tombstone: Tombstone) -> None:
         if not tombstone.ids:
