@@ -22,14 +22,17 @@ FROM core AS forward-files
 COPY --from=wheel /wheel /wheel
 RUN python3 -m pip --python /opt/facerelay/bin/python install --no-deps /wheel/*.whl
 
+# --build-arg STORE="jetstream shards" for the layout `shards`: pyarrow is larger than all the rest.
 FROM core AS store-files
-RUN python3 needs.py cloud > needs.txt \
+ARG STORE=jetstream
+RUN python3 needs.py $STORE > needs.txt \
  && python3 -m pip --python /opt/facerelay/bin/python install -c constraints.txt -r needs.txt
 COPY --from=wheel /wheel /wheel
 RUN python3 -m pip --python /opt/facerelay/bin/python install --no-deps /wheel/*.whl
 
 FROM core AS gallery-files
-RUN python3 needs.py gallery > needs.txt \
+ARG GALLERY=gallery
+RUN python3 needs.py $GALLERY > needs.txt \
  && python3 -m pip --python /opt/facerelay/bin/python install -c constraints.txt -r needs.txt
 COPY --from=wheel /wheel /wheel
 RUN python3 -m pip --python /opt/facerelay/bin/python install --no-deps /wheel/*.whl

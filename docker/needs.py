@@ -10,10 +10,15 @@ from pathlib import Path
 
 
 def main(extras: list[str]) -> None:
-    """Print a requirement a line."""
+    """Print a requirement a line; where an extra asks for another of ours, what that one asks for."""
     project = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))["project"]
-    wanted = [*project["dependencies"], *(n for e in extras for n in project["optional-dependencies"][e])]
-    sys.stdout.write("\n".join(wanted) + "\n")
+    known, wanted = project["optional-dependencies"], [*project["dependencies"]]
+    while extras:
+        needs = known[extras.pop(0)]
+        own = [each for each in needs if each.startswith("facerelay[")]
+        extras += [name for each in own for name in each.partition("[")[2].rstrip("]").split(",")]
+        wanted += [each for each in needs if each not in own]
+    sys.stdout.write("\n".join(dict.fromkeys(wanted)) + "\n")
 
 
 if __name__ == "__main__":
