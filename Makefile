@@ -9,7 +9,7 @@ MEDIA ?= $(FACERELAY_MEDIA)
 SECONDS ?= 1800
 SEED ?= 1
 
-.PHONY: demo test check sbom docs shots bench bench-eyes soak fuzz hostile test-setup machine-setup test-containers container-setup clean
+.PHONY: demo test check sbom docs shots bench fleet bench-eyes soak fuzz hostile test-setup machine-setup test-containers container-setup clean
 
 demo: $(VENV)/.demo
 	$(BIN)/facerelay demo $(DEMO)
@@ -45,6 +45,13 @@ bench: $(VENV)/.dev
 bench-eyes: $(VENV)/.dev
 	FACERELAY_MEDIA="$(MEDIA)" $(BIN)/python -m bench.eyes $(BENCH)
 
+# Plays SITES (1,000) sites at RATE (1) faces/s each for SECONDS (30) a phase against STORES (1) and BROKER (mosquitto, nats
+# or cluster) on this machine; more words in FLEET, FLEET=--help lists them.
+fleet: SECONDS := $(if $(filter command line,$(origin SECONDS)),$(SECONDS),30)
+fleet: $(VENV)/.dev
+	$(BIN)/python -m bench.fleet --sites $(or $(SITES),1000) --rate $(or $(RATE),1) --seconds $(SECONDS) \
+	  --stores $(or $(STORES),1) --broker $(or $(BROKER),mosquitto) $(FLEET)
+
 # Breaks the chain by a seed for so many seconds, then audits it; as root it fills a disk, too. More words in SOAK.
 soak: $(VENV)/.dev
 	@PYTHONPATH=tests $(BIN)/python -m faults.soak --seconds $(SECONDS) --seed $(SEED) $(SOAK)
@@ -75,11 +82,13 @@ machine-setup:
 	apt-get install -y --no-install-recommends cloud-init openssh-server nftables iproute2 docker-compose git openssl
 
 # What tests need and pip cannot install: needs root. Of prometheus the programs alone: its service is not to run.
+# Debian 12's kubectl is too old for the manifests, whose tests then say so and skip; Debian 13's is not.
 test-setup:
 	apt-get update
 	if command -v systemctl >/dev/null && ! command -v prometheus >/dev/null; then systemctl mask --quiet prometheus || true; fi
 	apt-get install -y --no-install-recommends age mosquitto mosquitto-clients s3fs fuse openssl chromium fonts-dejavu-core zsh fish python3-gi \
 	  gir1.2-gst-rtsp-server-1.0 gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-ugly prometheus
+	command -v kubectl >/dev/null || apt-get install -y --no-install-recommends kubernetes-client
 
 $(VENV)/.demo: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "facerelay needs Python 3.11 or later: make PYTHON=python3.11 …")'

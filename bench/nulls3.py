@@ -1,14 +1,19 @@
 """An S3 server that keeps nothing: it answers each PUT at once, so that what is before it can be measured.
 
+An object that comes again with the same bytes is taken again: who would compare them could not read them.
+
 `python -m bench.nulls3 PORT [DELAY_MS]`. Signatures are not checked, bodies are counted and thrown away.
 Of each face it remembers the time and the hash that the client signed: `GET /?log` and `/?count` tell.
+`GET /?requests` tells how many requests there were of each kind, such as `PUT ledger`, as JSON.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 import sys
 import time
+from collections import Counter
 from typing import Final
 
 from bench.faces import say
@@ -32,24 +37,43 @@ class Objects:
 
     def __init__(self) -> None:
         self.seen: dict[bytes, tuple[float, bytes]] = {}
+        self.requests: Counter[str] = Counter()
 
     def answer(self, head: bytes) -> bytes:
         """Return the response to a request, by its head."""
         method, path = head.split(b" ", 2)[:2]
+        self.requests[_kind(method, path)] += path[:2] != b"/?"
         if method == b"PUT":
-            if path in self.seen and b"\r\nif-none-match:" in head:
+            digest = _value(head, b"x-amz-content-sha256")
+            known = self.seen.setdefault(path, (time.time(), digest))[1]
+            if known != digest and b"\r\nif-none-match:" in head:
                 return _THERE
-            self.seen[path] = (time.time(), _value(head, b"x-amz-content-sha256"))
             return _OK
         if method == b"DELETE":
             self.seen.pop(path, None)
             return _GONE
+        return self._tell(path)
+
+    def _tell(self, path: bytes) -> bytes:
+        """Return what a GET asks for: of objects it has none, of itself it tells."""
+        if path == b"/?requests":
+            return _found(json.dumps(self.requests).encode())
         faces = (found for where, found in self.seen.items() if b"/faces/" in where)
         if path == b"/?count":
             return _found(b"%d" % sum(1 for _ in faces))
         if path == b"/?log":
             return _found(b"".join(b"%.6f %s\n" % found for found in faces))
         return _found(_EMPTY) if b"list-type=2" in path else _MISSING
+
+
+def _kind(method: bytes, path: bytes) -> str:
+    """Return a request's method, and the folder of the bucket that it is about."""
+    if b"list-type=2" in path:
+        method, _, path = b"LIST", *path.partition(b"prefix=")[1:]
+        folder = path.partition(b"&")[0].replace(b"%2F", b"/").partition(b"/")[0]
+    else:
+        folder = path.split(b"/")[2] if path.count(b"/") > 1 else b""
+    return f"{method.decode()} {folder.decode()}"
 
 
 def _found(body: bytes) -> bytes:
