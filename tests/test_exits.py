@@ -72,6 +72,7 @@ def _words(c: Chain, portrait: Path, tmp_path: Path) -> dict[str, list[str]]:
         "completion": ["bash"],
         "top": ["--once", *edge],
         "ledger": edge,
+        "resend": edge,
         "report": ["--day", "2026-11-20", "-o", str(tmp_path / "day.html"), *edge],
         "doctor": edge,
         "send": [str(portrait), *edge],

@@ -52,7 +52,8 @@ class FaceError(ValueError):
     """A picture that is not a face of ours, or not one that may be stored.
 
     Attributes:
-        reason: a short slug for counters and receipts (`truncated`, `not-ours`, `malformed`, …).
+        reason: a short slug for counters and receipts (`truncated`, `not-ours`, `malformed`, …); `version`:
+            a face of a later version than this program reads.
         face: what could be read of it all the same, so that its owner can be told.
     """
 
@@ -110,6 +111,17 @@ class _Comment(BaseModel):
     clock: Literal["synchronised", "unsynchronised", "unknown"]
     thinned: Thinned | None = None
     sealed: bool = False
+
+
+class _Outside(BaseModel):
+    """What the comment has in every version, this one's and each later one's: whose face it is."""
+
+    model_config = ConfigDict(extra="ignore", strict=True)
+
+    v: Annotated[int, Field(gt=SCHEMA)]
+    site: Slug
+    camera: Slug
+    outbox: Hex
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -271,11 +283,31 @@ def _read_face(seen: picture.Picture) -> Face | None:
             thinned=known.thinned, sealed=known.sealed,
         )  # fmt: skip
     except ValidationError as error:
+        _see_version(comment[len(_COMMENT_ASCII) :], tags)
         first = error.errors(include_url=False, include_input=False)[0]
         where = ascii(".".join(map(str, first["loc"]))[:100])
         raise FaceError("malformed", f"its EXIF comment: {where}: {first['msg']}") from error
     except (KeyError, ValueError, OverflowError) as error:
         raise FaceError("malformed", "an EXIF tag of its time or id is missing or wrong") from error
+
+
+def _see_version(comment: bytes, tags: Mapping[int, bytes]) -> None:
+    """See whether a face that cannot be read is of a later version; its owner is told so, and keeps it.
+
+    Raises:
+        FaceError: it is.
+    """
+    try:
+        known = _Outside.model_validate_json(comment)
+        face = Face(
+            id=_read_id(tags[_UNIQUE_ID]), outbox=known.outbox, run="0" * 8, seq=0, site=known.site,
+            camera=known.camera, time=_read_time(tags), box=(0, 0, 0, 0), frame=(0, 0), score=0, quality=0,
+        )  # fmt: skip
+    except (ValidationError, KeyError, ValueError, OverflowError):
+        return
+    raise FaceError(
+        "version", f"a face of version {known.v}, and this program reads {SCHEMA}: upgrade it", face
+    )
 
 
 def _read_id(tag: bytes) -> str:

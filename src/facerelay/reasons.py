@@ -69,6 +69,10 @@ KNOWN: Final[Mapping[str, Reason]] = MappingProxyType({
     ),
     "truncated": Reason("refused", "that came cut off", "See that no program on the way changes messages."),
     "malformed": Reason("refused", "that the store cannot read", _SOFTWARE),
+    "version": Reason(
+        "refused", "of a later version than the store reads",
+        "Upgrade the store: they go again by themselves, and are kept at the edge until then.",
+    ),
     "exif-too-large": Reason("refused", "whose EXIF is longer than the store reads", _SOFTWARE),
     "no-pixels": Reason("refused", "without width or height", _SOFTWARE),
     "still": Reason("unsent", "frames in which nothing had changed"),
