@@ -30,7 +30,7 @@ from rich.table import Table
 from bench.faces import CAMERA, SITE
 from facerelay import face
 from facerelay.edge.outbox import Outbox
-from facerelay.topics import Receipt
+from facerelay.messages import Receipt
 
 _RESULTS: Final = Path(__file__).parent / "results" / "backlog.json"
 _BATCH: Final = 50

@@ -1,36 +1,46 @@
-"""A TCP balancer before a cluster: `python -m bench.balancer LISTEN PORT…`, in turn."""
+"""A TCP balancer as a cluster's users have one before it: `python -m bench.balancer LISTEN PORT…`."""
 
 from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 
-from bench.faces import say
 
+class Balancer:
+    """Passes on what comes, to the nodes in turn; one that does not answer is passed over.
 
-async def main(listen: int, *ports: int) -> None:
-    turn = 0
+    Args:
+        port: where it listens, on loopback.
+        nodes: their ports.
+    """
 
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        nonlocal turn
-        for _ in ports:
-            turn = (turn + 1) % len(ports)
+    def __init__(self, port: int, nodes: Sequence[int]) -> None:
+        self.port = port
+        self._nodes = list(nodes)
+        self._next = 0
+
+    async def start(self) -> asyncio.Server:
+        """Listen."""
+        return await asyncio.start_server(self._pass, "127.0.0.1", self.port)
+
+    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for _ in self._nodes:
+            self._next = (self._next + 1) % len(self._nodes)
             try:
-                theirs, ours = await asyncio.open_connection("127.0.0.1", ports[turn])
+                theirs, ours = await asyncio.open_connection("127.0.0.1", self._nodes[self._next])
             except OSError:
                 continue
             ways = [asyncio.create_task(_copy(reader, ours)), asyncio.create_task(_copy(theirs, writer))]
-            await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
-            for way in ways:
-                way.cancel()
-            ours.close()
+            try:
+                await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for way in ways:
+                    way.cancel()
+                ours.close()
             break
         writer.close()
-
-    async with await asyncio.start_server(serve, "127.0.0.1", listen) as server:
-        say("ready")
-        await server.serve_forever()
 
 
 async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -38,6 +48,15 @@ async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
         while data := await reader.read(262_144):
             writer.write(data)
             await writer.drain()
+
+
+async def main(listen: int, *ports: int) -> None:
+    """Balance until ended; says `ready` on a line of its own once it listens."""
+    from bench.faces import say  # noqa: PLC0415 - it loads OpenCV
+
+    async with await Balancer(listen, ports).start() as server:
+        say("ready")
+        await server.serve_forever()
 
 
 if __name__ == "__main__":

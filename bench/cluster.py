@@ -1,6 +1,7 @@
 """Three NATS nodes, four stores, SeaweedFS: a node and two stores are killed under load; then the audit.
 
-`python -m bench.cluster [--rate 1000] [--seconds 60] [--sites 4] [--stores 4] [--bucket seaweed|folder]`
+`python -m bench.cluster [--rate 1000] [--seconds 60] [--sites 4] [--stores 4] [--bucket seaweed|folder]
+[--layout shards|objects]`. A shard is closed at a megabyte or after two seconds, so that a pause shows.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from bench.faces import SITE, Phase, read_offered
 from bench.plain import ACCESS_KEY, SECRET_KEY
 from bench.processes import BenchError, Process, _make_bucket, _weed_ports, program, python, wait_for_port
 from facerelay.cloud.bucket import open_bucket
+from facerelay.cloud.shards import names
+from facerelay.cloud.shards.reading import listed
 from facerelay.commands.supervise import free_ports
 from facerelay.commands.supervise import ours as role
 from facerelay.config import Bucket
@@ -34,6 +37,7 @@ _NODES: Final = 3
 _VOLUMES: Final = 3
 _PHASE: Final = "load"
 _AFTER_S: Final = 120.0
+_SHARD_BYTES: Final = 1_000_000
 _QUORUM_S: Final = 60.0
 _RESULTS: Final = Path(__file__).parent / "results" / "cluster.json"
 
@@ -108,16 +112,26 @@ def brokers(start: Starter) -> tuple[list[int], list[int]]:
     return mqtt, clients
 
 
-def stores(start: Starter, count: int, url: str, clients: list[int], bucket: dict[str, str]) -> None:
+def stores(
+    start: Starter, options: argparse.Namespace, url: str, clients: list[int], bucket: dict[str, str]
+) -> None:
     """Run stores of one group, and return when all of them pull."""
+    count = options.stores
     for number in range(count):
         sections: dict[str, dict[str, Any]] = {
             "broker": {"url": url},
-            "store": {"name": f"store-{number}", "intake": "jetstream", "retention_days": "forever"},
+            "store": {
+                "name": f"store-{number}",
+                "intake": "jetstream",
+                "retention_days": "forever",
+                "layout": options.layout,
+                "shard_bytes": _SHARD_BYTES,
+                "shard_s": 2,
+            },
             "jetstream": {"servers": [f"nats://127.0.0.1:{port}" for port in clients]},
             "bucket": dict(bucket),
         }
-        toml = write_toml(start.folder / f"store-{number}.toml", {}, sections)
+        toml = write_toml(start.folder / f"store-{number}.toml", {"qos": options.qos}, sections)
         start(f"store-{number}", role("store", "-c", str(toml)))
     until = time.monotonic() + _QUORUM_S
     while not all("pulls from" in (start.folder / f"store-{n}.log").read_text() for n in range(count)):
@@ -137,7 +151,7 @@ def sites(start: Starter, options: argparse.Namespace, url: str) -> list[Process
         sections: dict[str, dict[str, Any]] = {
             "broker": {"url": url}, "outbox": {"path": "outbox.db", "overdue_s": 2.0, "sync": "normal"},
         }  # fmt: skip
-        toml = write_toml(folder / "edge.toml", {"site": SITE, "direct": True}, sections)
+        toml = write_toml(folder / "edge.toml", {"site": SITE, "direct": True, "qos": options.qos}, sections)
         command = python("bench.feed", toml, folder / "offered", phase)
         found.append(start(f"site-{number}", command, talks=True))
     for each in found:
@@ -210,9 +224,14 @@ def audit(folder: Path, bucket: dict[str, str], told: dict[str, float], count: i
 
 
 async def _keys(where: dict[str, str]) -> list[str]:
+    """Return the keys of all faces that lie there, each as often as it does."""
     bucket = open_bucket(Bucket(**where))
     try:
-        return [entry.key async for entry in bucket.list("faces")]
+        found = [entry.key async for entry in bucket.list("faces")]
+        async for entry in bucket.list(names.CATALOGUE):
+            if shard := names.parse(entry.key):
+                found += [row.key for row in await listed(bucket, shard) or ()]
+        return found
     finally:
         await bucket.close()
 
@@ -223,6 +242,8 @@ def main() -> None:
     for name, default in (("rate", 1000), ("seconds", 60), ("sites", 4), ("stores", 4)):
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--bucket", choices=["seaweed", "folder"], default="seaweed")
+    parser.add_argument("--layout", choices=["shards", "objects"], default="shards")
+    parser.add_argument("--qos", type=int, choices=[0, 1], default=0, help="of edges and stores (0)")
     parser.add_argument("--no-kill", dest="kill", action="store_false")
     parser.add_argument("--out", type=Path, default=_RESULTS)
     options = parser.parse_args()
@@ -234,7 +255,7 @@ def main() -> None:
         (port,) = free_ports(1)
         start("balancer", python("bench.balancer", port, *mqtt), talks=True).hear("ready")
         url = f"mqtt://127.0.0.1:{port}"
-        stores(start, options.stores, url, clients, bucket)
+        stores(start, options, url, clients, bucket)
         feeders = sites(start, options, url)
         before = {name: process.usage().cpu_s for name, process in start.processes.items()}
         told = play(start, feeders, options)

@@ -10,11 +10,9 @@ from datetime import UTC, datetime, timedelta
 from multiprocessing import get_context
 
 from bench.gallery_fill import CAMERAS, DAYS, pictures
+from bench.packs import put_shard
 from facerelay import config, face
 from facerelay.cloud.bucket import Bucket, open_bucket
-from facerelay.cloud.shards import catalogue
-from facerelay.cloud.shards.names import Shard
-from facerelay.cloud.shards.pack import Pack
 from facerelay.face import Frozen
 
 PER_SHARD = 1_000
@@ -40,13 +38,9 @@ def putting(where: config.Bucket) -> Callable[[Frozen], None]:
 
 async def put(bucket: Bucket, faces: list[Frozen]) -> None:
     """Write faces of one day as a shard that was closed just after the last."""
-    pack = Pack()
-    for one in faces:
-        pack.add(one, arrived=one.face.time + timedelta(seconds=1))
-    closed = faces[-1].face.time + timedelta(seconds=2)
-    shard = Shard.new(faces[0].face.time.date().isoformat(), "cloud", closed)
-    await bucket.put_new(shard.tar, pack.tar(), content_type="application/x-tar")
-    await bucket.put_new(shard.catalogue, catalogue.write(pack.rows, tar=shard.tar))
+    second = timedelta(seconds=1)
+    closed = faces[-1].face.time + 2 * second
+    await put_shard(bucket, faces, closed=closed, arrived=lambda one: one.face.time + second)
 
 
 def _part(where: config.Bucket, count: int, now: datetime, part: int) -> None:

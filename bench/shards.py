@@ -29,13 +29,12 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.gallery_fill import pictures
+from bench.packs import put_shard
 from bench.plain import ACCESS_KEY, BUCKET, SECRET_KEY
 from bench.processes import seaweedfs
 from facerelay import config, face
 from facerelay.cloud.bucket import Bucket, open_bucket
-from facerelay.cloud.shards import catalogue
-from facerelay.cloud.shards.names import Shard
-from facerelay.cloud.shards.pack import Pack
+from facerelay.cloud.shards.names import MOST_CATALOGUE_BYTES
 from facerelay.cloud.shards.view import ShardView
 from facerelay.face import Frozen
 
@@ -124,13 +123,7 @@ async def as_objects(bucket: Bucket, made: list[Frozen]) -> None:
 async def as_shards(bucket: Bucket, made: list[Frozen], each: int) -> None:
     """Put faces as shards of so many: the tar, then its catalogue."""
     for at in range(0, len(made), each):
-        pack, now = Pack(), datetime.now(UTC)
-        for one in made[at : at + each]:
-            pack.add(one, arrived=now)
-        shard = Shard.new(made[at].face.time.date().isoformat(), "cloud", now)
-        tar, rows = await asyncio.to_thread(pack.tar), pack.rows
-        await bucket.put_new(shard.tar, tar, content_type="application/x-tar")
-        await bucket.put_new(shard.catalogue, await asyncio.to_thread(catalogue.write, rows, tar=shard.tar))
+        await put_shard(bucket, made[at : at + each])
 
 
 async def stored(
@@ -179,7 +172,7 @@ async def asked(endpoint: str, prefix: str, count: int, folder: Path) -> dict[st
     async for entry in bucket.list("catalogue"):
         path = folder / entry.key
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(await bucket.get(entry.key, max_bytes=catalogue.MOST_BYTES))
+        path.write_bytes(await bucket.get(entry.key, max_bytes=MOST_CATALOGUE_BYTES))
         size += entry.size
     begin = time.perf_counter()
     with duckdb.connect() as db:

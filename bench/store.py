@@ -18,7 +18,7 @@ from pathlib import Path
 
 from bench.faces import CAMERA, SITE, ready
 from bench.processes import Process, program, python, wait_for_port
-from facerelay import topics
+from facerelay import messages, topics
 from facerelay.commands.supervise import free_ports
 from facerelay.config import Broker
 from facerelay.link.session import Session
@@ -106,7 +106,7 @@ async def _feed(store: Process, port: int, options: argparse.Namespace) -> tuple
                 if message.topic.startswith("stores/"):
                     hello.set()
                 else:
-                    batch = topics.Receipts.from_bytes(message.payload).receipts
+                    batch = messages.Receipts.from_bytes(message.payload).receipts
                     assert all(receipt.outcome == "stored" for receipt in batch), batch
                     answered += len(batch)
                     for _ in batch:

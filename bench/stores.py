@@ -28,7 +28,7 @@ from typing import Final, Literal
 
 from bench.faces import CAMERA, SITE, ready
 from bench.processes import BenchError, Process, program, python, wait_for_port
-from facerelay import topics
+from facerelay import messages, topics
 from facerelay.commands.supervise import free_ports
 from facerelay.config import Broker
 from facerelay.link.session import Session
@@ -206,10 +206,10 @@ class _Feeder:
             if message.topic.startswith("stores/"):
                 self.beats.add(message.topic)
             else:
-                self._take(topics.Receipts.from_bytes(message.payload).receipts)
+                self._take(messages.Receipts.from_bytes(message.payload).receipts)
             message.ack()
 
-    def _take(self, batch: Sequence[topics.Receipt]) -> None:
+    def _take(self, batch: Sequence[messages.Receipt]) -> None:
         for receipt in batch:
             if receipt.outcome != "stored":
                 raise BenchError(f"a face was {receipt.outcome}")

@@ -25,10 +25,10 @@ from facerelay.edge import schema
 from facerelay.edge.outbox import Outbox
 from facerelay.edge.voices import Voices
 from facerelay.fleet import Issuer, issuer
+from facerelay.messages import Receipt
 from facerelay.sealing import Sealer, Seals
 from facerelay.sections import Trust
 from facerelay.signing import Owner, Role, Signer
-from facerelay.topics import Receipt
 
 BATCHES = (1, 500)
 ROUNDS = {1: 2_000, 500: 40}

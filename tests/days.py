@@ -18,7 +18,7 @@ from facerelay.cloud.contract import Bucket
 from facerelay.cloud.history.diary import Diary
 from facerelay.edge.cameras.portrait import COLLINS, HOPPER, Source
 from facerelay.edge.cameras.raster import Image
-from facerelay.topics import Account, Latency, Ledger, LinkHealth
+from facerelay.messages import Account, Latency, Ledger, LinkHealth
 
 DAY: Final = datetime(2026, 11, 20, tzinfo=UTC)
 _BUSY: Final = (2, 1, 1, 1, 1, 2, 4, 9, 14, 12, 10, 11, 16, 15, 12, 11, 12, 15, 17, 13, 9, 6, 4, 3)

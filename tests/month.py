@@ -11,7 +11,7 @@ from datetime import UTC, date, datetime, time, timedelta
 import cv2
 import numpy as np
 
-from facerelay import config, face, topics
+from facerelay import config, face, messages
 from facerelay.cloud import history
 from facerelay.cloud.bucket import open_bucket
 from facerelay.cloud.history import marks
@@ -45,7 +45,7 @@ def _history(faces: Iterable[face.Frozen]) -> Iterator[tuple[str, bytes]]:
     for one in faces:
         taken, name = one.face.time, f"{one.face.site}/{one.face.camera}"
         stored[name] += 1
-        told = topics.Account(frames=200 * stored[name], captured=stored[name], stored=stored[name])
+        told = messages.Account(frames=200 * stored[name], captured=stored[name], stored=stored[name])
         day = days.setdefault((taken.date(), one.face.site), {})
         day.setdefault(name, {})[taken.hour] = marks.Mark.of(told)
     for (day_of, site), cameras in days.items():

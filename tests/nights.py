@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from facerelay import topics
+from facerelay import messages, topics
 from facerelay.cloud.books import Books
 from facerelay.cloud.bucket import Bucket
 from facerelay.cloud.counters import Counters
 from facerelay.cloud.history.diary import Diary
 from facerelay.cloud.measures import Measures
-from facerelay.topics import Account, Ledger, LinkHealth
+from facerelay.messages import Account, Ledger, LinkHealth
 
 OUTBOX = "a" * 32
 
@@ -45,7 +45,7 @@ class Edge:
 
     def slow(self, p50: float, p99: float) -> None:
         """Let answers take so many milliseconds."""
-        latency = topics.Latency(p50=p50, p99=p99)
+        latency = messages.Latency(p50=p50, p99=p99)
         self.cameras = {
             name: one.model_copy(update={"latency_ms": latency}) for name, one in self.cameras.items()
         }

@@ -10,15 +10,16 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from itertools import groupby
 
+from bench.packs import put_shard
+
 from facerelay.cloud import keys
 from facerelay.cloud.contract import Bucket, MissingError
 from facerelay.cloud.shards import catalogue
-from facerelay.cloud.shards.names import Shard
+from facerelay.cloud.shards.names import MOST_CATALOGUE_BYTES, Shard
 from facerelay.cloud.shards.row import Row
-from facerelay.cloud.shards.sweep import Held, dates, of_date
+from facerelay.cloud.shards.sweep import Listed, dates, of_date
 from facerelay.cloud.shards.unpack import MOST_BYTES
 from facerelay.face import Frozen
-from packs import put_shard
 
 
 async def put_shards(
@@ -38,23 +39,23 @@ async def put_shards(
     return made
 
 
-async def there(bucket: Bucket) -> list[Held]:
+async def there(bucket: Bucket) -> list[Listed]:
     """Return all shards, whole or not."""
-    return [held for date in await dates(bucket) for held in await of_date(bucket, date)]
+    return [listed for date in await dates(bucket) for listed in await of_date(bucket, date)]
 
 
 async def readable(bucket: Bucket) -> dict[str, bytes]:
     """Return the faces that catalogues lead to, by key; their bytes are looked at."""
     found: dict[str, bytes] = {}
-    for held in await there(bucket):
-        if held.catalogue is None or held.tar is None:
+    for listed in await there(bucket):
+        if listed.catalogue is None or listed.tar is None:
             continue
         try:
-            data = await bucket.get(held.shard.catalogue, max_bytes=catalogue.MOST_BYTES)
-            tar = await bucket.get(held.shard.tar, max_bytes=MOST_BYTES)
+            data = await bucket.get(listed.shard.catalogue, max_bytes=MOST_CATALOGUE_BYTES)
+            tar = await bucket.get(listed.shard.tar, max_bytes=MOST_BYTES)
         except MissingError:
             continue
-        for row in await asyncio.to_thread(catalogue.read, data, tar=held.shard.tar):
+        for row in await asyncio.to_thread(catalogue.read, data, tar=listed.shard.tar):
             picture = tar[row.offset : row.offset + row.length]
             assert hashlib.sha256(picture).hexdigest() == row.sha256
             found[row.key] = picture
@@ -64,12 +65,13 @@ async def readable(bucket: Bucket) -> dict[str, bytes]:
 async def whole(bucket: Bucket) -> list[Row]:
     """See that each shard has a tar and a catalogue that agree; return all lines."""
     lines: list[Row] = []
-    for held in await there(bucket):
-        assert held.tar is not None, f"{held.shard.catalogue} has no tar"
-        assert held.catalogue is not None, f"{held.shard.tar} has no catalogue"
-        data = await bucket.get(held.shard.catalogue, max_bytes=catalogue.MOST_BYTES)
-        rows = catalogue.read(data, tar=held.shard.tar)
-        with tarfile.open(fileobj=io.BytesIO(await bucket.get(held.shard.tar, max_bytes=MOST_BYTES))) as tar:
+    for listed in await there(bucket):
+        assert listed.tar is not None, f"{listed.shard.catalogue} has no tar"
+        assert listed.catalogue is not None, f"{listed.shard.tar} has no catalogue"
+        data = await bucket.get(listed.shard.catalogue, max_bytes=MOST_CATALOGUE_BYTES)
+        rows = catalogue.read(data, tar=listed.shard.tar)
+        tar_data = await bucket.get(listed.shard.tar, max_bytes=MOST_BYTES)
+        with tarfile.open(fileobj=io.BytesIO(tar_data)) as tar:
             members = tar.getmembers()
             pictures = {one.offset_data: one for one in members if not one.name.endswith(".json")}
             assert len(members) == 2 * len(rows) == 2 * len(pictures)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from facerelay import alarms, reasons
 from facerelay.alarms import Alarm, Report, find
-from facerelay.topics import Account, Ledger, LinkHealth
+from facerelay.messages import Account, Ledger, LinkHealth
 from facerelay.verdict import judge
 
 NOW = datetime(2026, 11, 21, 8, 0, tzinfo=UTC)

@@ -19,7 +19,8 @@ from facerelay.edge.claim import Claim
 from facerelay.edge.outbox import Outbox
 from facerelay.edge.relay import Relay
 from facerelay.edge.reserve import BYTES
-from facerelay.topics import FaceTopic, Receipt
+from facerelay.messages import Receipt
+from facerelay.topics import FaceTopic
 
 
 def open_outbox(path: Path) -> Outbox:
@@ -125,7 +126,7 @@ FILLS = """
 import os, sqlite3, sys, time
 from pathlib import Path
 from facerelay.edge.outbox import Outbox
-from facerelay.topics import Receipt
+from facerelay.messages import Receipt
 from faults.disk import mount
 from faults.numbered import Offered, freeze
 

@@ -22,6 +22,7 @@ from click.testing import CliRunner, Result
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.x509.oid import ExtendedKeyUsageOID
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -343,6 +344,21 @@ def test_the_clouds_own_roles_are_renewed_in_place(here: Path) -> None:
     assert "a broker is not revoked" in refused("enrol", "revoke", "broker.faces")
 
 
+@pytest.mark.parametrize("mosquitto", [False, True])
+def test_a_broker_s_certificate_is_a_client_s_between_embedded_ones(here: Path, *, mosquitto: bool) -> None:
+    """Mosquitto lets in whoever shows a client's certificate; the embedded broker, whoever is on its roll."""
+
+    def uses() -> set[object]:
+        found = read_certificate(here / "trust/broker.pem")
+        return set(found.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value)
+
+    done("enrol", "cloud", "faces.example.org", *(("--broker", "mosquitto") if mosquitto else ()))
+    wanted = {ExtendedKeyUsageOID.SERVER_AUTH} | (set() if mosquitto else {ExtendedKeyUsageOID.CLIENT_AUTH})
+    assert uses() == wanted
+    done("enrol", "renew", "broker.faces")
+    assert uses() == wanted
+
+
 def test_one_more_store(here: Path) -> None:
     done("enrol", "cloud", "faces.example.org", "--bucket", "s3://faces")
     assert "facerelay run -c cloud.toml" in done("enrol", "store", "second")
@@ -356,6 +372,18 @@ def test_one_more_store(here: Path) -> None:
         == "store second"
     )
     assert "store second is enrolled" in refused("enrol", "store", "second")
+
+
+def test_one_more_store_pulls_from_the_same_stream(here: Path) -> None:
+    done("enrol", "cloud", "faces.example.org")
+    servers = ("tls://a.example.org:4222", "tls://b.example.org:4222")
+    chosen = f'[jetstream]\nservers = {list(servers)}\nstream = "s"'
+    text = (here / "cloud.toml").read_text()
+    (here / "cloud.toml").write_text(text.replace("[jetstream]", chosen, 1))
+    done("enrol", "store", "second")
+    done("enrol", "join", "store.second.tar", "--dir", "machine")
+    there = settings.load(here / "machine/cloud.toml").jetstream
+    assert (there.servers, there.stream) == (servers, "s")
 
 
 def test_what_both_sides_must_agree_on_is_the_clouds(here: Path) -> None:

@@ -35,7 +35,7 @@ from facerelay.edge.relaying import relaying
 from facerelay.erasures import MOST_IDS, Erasure, Erasures
 from facerelay.face import Frozen, new_id
 from facerelay.link.forward import forward
-from facerelay.topics import MAX_MESSAGE_BYTES, Ledger, LinkHealth, Receipt, Receipts
+from facerelay.messages import MAX_MESSAGE_BYTES, Ledger, LinkHealth, Receipt, Receipts
 from feeder import picture
 from waiting import running, until
 

@@ -11,7 +11,7 @@ import pytest
 
 from buckets import Weed
 from conftest import Make, lacking
-from facerelay import config, topics
+from facerelay import config, messages, topics
 from facerelay.cloud.bucket import open_bucket
 from facerelay.cloud.gallery import live as lives
 from facerelay.cloud.gallery import nudges
@@ -20,7 +20,7 @@ from facerelay.cloud.gallery.live import Live
 from facerelay.config import Broker
 from facerelay.face import Frozen
 from facerelay.link.session import Session
-from facerelay.topics import MAX_MESSAGE_BYTES, Receipt
+from facerelay.messages import MAX_MESSAGE_BYTES, Receipt
 from gallery_parts import Events, Served, fill, folder, parts_of, serving
 from servers import MOSQUITTO, Server, mosquitto
 
@@ -266,7 +266,7 @@ def connector(broker: Server) -> Any:  # noqa: ANN401 - makes sessions
 
 def receipt(one: Frozen) -> bytes:
     found = Receipt(id=one.face.id, sha256=one.sha256, outcome="stored")
-    return topics.batches("store", [found])[0].to_bytes()
+    return messages.batches("store", [found])[0].to_bytes()
 
 
 def test_receipts_nudge_and_nothing_else_is_looked_at(
@@ -328,7 +328,9 @@ def test_a_receipt_with_an_impossible_time_is_passed_over(tmp_path: Path) -> Non
                 "-" * 36,
             ):
                 found = Receipt(id=face_id, sha256="0" * 64, outcome="stored")
-                nudges._take(parts.live, "receipts/home/aaaaaaaa", topics.batches("s", [found])[0].to_bytes())
+                nudges._take(
+                    parts.live, "receipts/home/aaaaaaaa", messages.batches("s", [found])[0].to_bytes()
+                )
             assert parts.live._nudged == set()
             await stream.aclose()
 

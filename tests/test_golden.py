@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from facerelay import face, sealing, topics
+from facerelay import face, messages, sealing
 from facerelay.cloud.unseal import Unsealer
 from facerelay.devices import Devices
 from facerelay.edge import reading
@@ -31,7 +31,7 @@ def test_faces_of_every_version_are_read(golden: Path) -> None:
 
 
 def test_messages_of_every_version_are_read(golden: Path) -> None:
-    receipts = topics.Receipts.from_bytes((golden / "receipts.json").read_bytes())
+    receipts = messages.Receipts.from_bytes((golden / "receipts.json").read_bytes())
     assert [r.outcome for r in receipts.receipts] == [
         "stored",
         "refused:truncated",
@@ -39,8 +39,8 @@ def test_messages_of_every_version_are_read(golden: Path) -> None:
         "expired",
         "held",
     ]
-    assert topics.Hello.from_bytes((golden / "hello.json").read_bytes()).start == "c" * 16
-    account = topics.Ledger.from_bytes((golden / "ledger.json").read_bytes()).cameras["golden/door"]
+    assert messages.Hello.from_bytes((golden / "hello.json").read_bytes()).start == "c" * 16
+    account = messages.Ledger.from_bytes((golden / "ledger.json").read_bytes()).cameras["golden/door"]
     assert (account.captured, account.stored, account.waiting, account.frames) == (6, 1, 2, 100)
     assert account.closes
 
@@ -50,7 +50,7 @@ def test_signed_messages_of_every_version_are_read_and_believed(golden: Path) ->
     hello, receipts, erasures = (
         (golden / f"{name}-signed.json").read_bytes() for name in ("hello", "receipts", "erasures")
     )
-    plain = topics.Receipts.from_bytes((golden / "receipts.json").read_bytes())
+    plain = messages.Receipts.from_bytes((golden / "receipts.json").read_bytes())
     for authority in (golden / "authority.pem", None):
         voices = Voices(authority)
         assert voices.hello("stores/main", hello).start == "c" * 16
@@ -84,7 +84,7 @@ def test_an_outbox_of_every_version_is_opened_its_faces_sent_its_books_kept(
     shutil.copy(golden / "outbox.db", path)
     with closing(reading.open_books(path)) as db:
         books = reading.ledger(db)
-        assert books == topics.Ledger.from_bytes((golden / "ledger.json").read_bytes())
+        assert books == messages.Ledger.from_bytes((golden / "ledger.json").read_bytes())
     with Outbox(path, max_bytes=10**9, max_message=10**6, keep_days=100_000) as outbox:
         waiting = outbox.backlog(0, 10).result()
         assert [face.parse(w.data, face.Limits()).face.seq for w in waiting] == [1, 6]

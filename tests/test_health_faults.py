@@ -22,7 +22,7 @@ import servers
 from conftest import Make
 from facerelay import alarms
 from facerelay.alarms import Report
-from facerelay.cloud import store
+from facerelay.cloud import ledgers, store
 from facerelay.cloud.gallery import health, serve_gallery
 from facerelay.cloud.history import diary
 from facerelay.commands import books
@@ -93,7 +93,7 @@ def test_faults_on_the_real_chain_raise_alarms_and_clear_them(
 ) -> None:
     """A camera goes and comes back; the link is cut, the outbox runs full, and the link comes back."""
     for module, name, value in (
-        (teller, "_EVERY_S", 0.5), (store, "_BOOKS_EVERY_S", 0.3), (diary, "EVERY_S", 0.3),
+        (teller, "_EVERY_S", 0.5), (ledgers, "_BOOKS_EVERY_S", 0.3), (diary, "EVERY_S", 0.3),
         (alarms, "SILENT_S", 4.0), (health, "_BOOKS_S", 0.2), (health, "_HISTORY_S", 0.2),
         (flights, "_SILENCE", 1.0),
     ):  # fmt: skip

@@ -7,6 +7,7 @@ import gc
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import Future
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,9 +19,11 @@ import pytest
 from conftest import Make
 from facerelay import alarms, face
 from facerelay.edge.held import LAST_S, Held, Holder
+from facerelay.edge.line import Line
 from facerelay.edge.outbox import Outbox, Waiting
 from facerelay.edge.relay import Relay
-from facerelay.topics import FaceTopic, Hello, Ledger, Receipt
+from facerelay.messages import Hello, Ledger, Receipt
+from facerelay.topics import FaceTopic
 from waiting import until
 
 WINDOW = 200_000
@@ -196,6 +199,53 @@ def test_what_is_held_for_too_long_goes_again_from_the_disk(outbox: Outbox, make
             assert {b.sent[one.face.id] for one in first} == {2}
             assert {b.sent[one.face.id] for one in later} == {1}
             await b.held(150)
+
+    asyncio.run(check())
+
+
+def test_while_nobody_answers_what_is_held_is_held_still(outbox: Outbox, make_face: Make) -> None:
+    async def check() -> None:
+        async with bench(outbox, make_face) as b:
+            first = await b.capture(20)
+            await b.held(20)
+            b.holder = None
+            await b.capture(1)
+            await until(lambda: b.sent.total() == 21)
+            await b.pass_time(60)
+            await until(lambda: b.relay._flights.probing)
+            await b.pass_time(LAST_S + 1)
+            assert {b.sent[one.face.id] for one in first} == {1}
+            b.holder = STORE
+            await b.pass_time(LAST_S / 2)  # the next probe is due
+            await until(lambda: {b.sent[one.face.id] for one in first} == {2})
+
+    asyncio.run(check())
+
+
+def test_a_parked_face_that_goes_again_while_a_page_is_read_is_not_passed_over(
+    outbox: Outbox, make_face: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def check() -> None:
+        made = []
+        for _ in range(6):
+            one = make_face(SMALL, outbox=outbox.id, run=outbox.run, seq=outbox.number())
+            outbox.put(one, chosen=time.time())
+            made.append(one.face.id)
+        outbox.park(made[2], "version").result()
+        line, real = Line(outbox, live_bytes=0), outbox.backlog
+
+        def backlog(after: int, most: int) -> Future[list[Waiting]]:
+            page = real(after, most)
+            page.result()
+            for kept in outbox.resend(0, 10).result():
+                line.again(kept.row)
+            return page
+
+        monkeypatch.setattr(outbox, "backlog", backlog)
+        taken = []
+        while (waits := await line.take_old(10**6)) is not None:
+            taken.append(waits.id)
+        assert taken == made
 
     asyncio.run(check())
 

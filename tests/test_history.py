@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 
 from facerelay import config
 from facerelay.cloud import history, retention
-from facerelay.cloud.books import read_books
 from facerelay.cloud.bucket import Bucket, open_bucket
 from facerelay.cloud.history import marks, reading
 from facerelay.cloud.history.diary import Diary
 from facerelay.cloud.history.marks import Camera, DayMarks, Mark
 from facerelay.cloud.history.period import Band, Counts, Period, by_place, lasted
-from facerelay.topics import Account, Ledger
+from facerelay.cloud.read_books import read_books
+from facerelay.messages import Account, Ledger
 from nights import Edge, Store
 
 EVENING = datetime(2026, 11, 20, 22, 0, tzinfo=UTC)

@@ -13,9 +13,10 @@ from pydantic import SecretStr
 from conftest import Make
 from facerelay import config
 from facerelay.cloud import proofs, room
-from facerelay.cloud.books import Books, read_books
+from facerelay.cloud.books import Books
 from facerelay.cloud.bucket import Bucket, BucketError, open_bucket
 from facerelay.cloud.counters import Counters
+from facerelay.cloud.read_books import read_books
 from facerelay.cloud.tombstones import Tombstones
 from fake_server import Handle, fake_server
 

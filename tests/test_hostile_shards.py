@@ -14,6 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from bench.packs import put_shard
 
 from conftest import Make
 from facerelay.cloud.audit import audit
@@ -25,7 +26,6 @@ from facerelay.cloud.shards.pages import PageError
 from facerelay.cloud.shards.row import Row
 from facerelay.cloud.shards.view import ShardView
 from gallery_parts import folder
-from packs import put_shard
 
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
 MOST = 1_000_000

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from facerelay import settings, topics
+from facerelay import messages, settings
 from facerelay.edge.voices import IgnoredError, Voices
 from facerelay.fleet.bundle import join, read_bundle
 from facerelay.fleet.names import EnrolError
@@ -29,7 +29,7 @@ def hello(certificate: bytes) -> bytes:
 @pytest.mark.parametrize("number", range(len(made().odd)))
 def test_a_hello_with_an_odd_certificate_is_ignored_and_the_edge_goes_on(tmp_path: Path, number: int) -> None:
     voices = Voices(authority_file(tmp_path))
-    with pytest.raises((IgnoredError, topics.WireError)):
+    with pytest.raises((IgnoredError, messages.WireError)):
         voices.hello("stores/main", hello(made().odd[number]))
     with pytest.raises(IgnoredError, match="key"):  # the right one, with a signature of nobody's
         voices.hello("stores/main", hello(made().store))

@@ -11,7 +11,7 @@ import pytest
 
 import facerelay
 from conftest import Make
-from facerelay import config, topics
+from facerelay import config, messages
 from facerelay.cloud.books import Books
 from facerelay.cloud.bucket import BucketError
 from facerelay.cloud.shards.view import ShardView
@@ -49,11 +49,11 @@ def test_a_name_that_is_no_slug_is_one_of_nothing(name: str, tmp_path: Path) -> 
     assert not books.take(f"ledger/{name}/{'a' * 32}", json.dumps(told).encode())
     named = {"outbox": "a" * 32, "cameras": {f"home/{name}": {}}}
     assert not books.take(f"ledger/home/{'a' * 32}", json.dumps(named).encode())
-    with pytest.raises(topics.WireError) as caught:
-        topics.Hello.from_bytes(json.dumps({"store": name, "start": "a" * 16}).encode())
+    with pytest.raises(messages.WireError) as caught:
+        messages.Hello.from_bytes(json.dumps({"store": name, "start": "a" * 16}).encode())
     assert str(caught.value).isprintable()
-    with pytest.raises(topics.WireError):
-        topics.Ledger.from_bytes(
+    with pytest.raises(messages.WireError):
+        messages.Ledger.from_bytes(
             json.dumps({"outbox": "a" * 32, "cameras": {"a/b": {"reasons": {f"{name}!": 1}}}}).encode()
         )
 
@@ -149,18 +149,18 @@ def test_a_hostile_label_makes_no_line_of_its_own() -> None:
 
 def test_a_million_stores_are_not_remembered() -> None:
     stores = Stores()
-    assert not stores.began(topics.Hello(store="true", start="aaaaaaaa"))
+    assert not stores.began(messages.Hello(store="true", start="aaaaaaaa"))
     for number in range(20_000):
-        stores.began(topics.Hello(store=f"s{number}", start="aaaaaaaa"))
+        stores.began(messages.Hello(store=f"s{number}", start="aaaaaaaa"))
     assert len(stores._starts) < 1_000
-    assert stores.began(topics.Hello(store="true", start="bbbbbbbb"))
+    assert stores.began(messages.Hello(store="true", start="bbbbbbbb"))
 
 
 @pytest.mark.parametrize("count", [1_001, 3_000])
 def test_more_receipts_than_fit_one_message_are_refused(count: int) -> None:
     one = {"id": "0" * 36, "sha256": "0" * 64, "outcome": "stored"}
-    with pytest.raises(topics.WireError):
-        topics.Receipts.from_bytes(json.dumps({"store": "s", "receipts": [one] * count}).encode())
+    with pytest.raises(messages.WireError):
+        messages.Receipts.from_bytes(json.dumps({"store": "s", "receipts": [one] * count}).encode())
 
 
 def test_two_cameras_never_share_a_device_of_home_assistant() -> None:

@@ -18,7 +18,9 @@ from pydantic import ValidationError
 
 import servers
 from enrolled import Enrolled
-from facerelay.config import Broker, Config
+from facerelay.cloud.store import serve_store
+from facerelay.commands.running import connector
+from facerelay.config import Broker, Bucket, Config
 from facerelay.link.broker import BrokerError, EmbeddedBroker
 from facerelay.link.jetstream import JetStreamPull, Pulled, examine
 from facerelay.link.nats import settings
@@ -28,7 +30,8 @@ from facerelay.link.session import Session
 from facerelay.link.stream import StreamError
 from facerelay.link.subjects import covers, subject, topic
 from facerelay.link.tls import tls_context
-from facerelay.sections import Cluster, JetStream, Trust
+from facerelay.metrics import Meters, catalogue
+from facerelay.sections import Cluster, JetStream, Store, Trust
 from test_session import run, session
 from waiting import until
 
@@ -260,7 +263,8 @@ def test_a_message_over_the_limit_is_discarded_and_counted(
     told: list[tuple[str, int]] = []
 
     async def go() -> None:
-        seen = puller(broker.url, port, max_message=1_000, on_oversize=lambda *facts: told.append(facts))
+        seen = puller(broker.url, port, max_message=1_000)
+        seen.on_oversize = lambda *facts: told.append(facts)
         async with session(broker.url, "edge") as edge, seen as source:
             await connected(source)
             await edge.wait_connected()
@@ -271,6 +275,33 @@ def test_a_message_over_the_limit_is_discarded_and_counted(
             assert (source.oversize, told) == (1, [("faces/door/cam", 1_001)])
             await empty(port)
         assert "over the limit of 1000" in caplog.text
+
+    run(go())
+
+
+def test_a_store_counts_what_its_stream_discards(broker: servers.Server, port: int, tmp_path: Path) -> None:
+    place = Bucket(url=f"file://{tmp_path}")
+    known = Config(broker=Broker(url=broker.url), bucket=place, store=Store(intake="jetstream"))
+    meters, ready = Meters(), asyncio.Event()
+
+    async def discarded() -> dict[str, object]:
+        found = [each for each in await meters.read() if each.metric is catalogue.DISCARDED]
+        return {each.labels[0]: each.value for each in found}
+
+    async def go() -> None:
+        pull = puller(broker.url, port, max_message=1_000)
+        task = asyncio.create_task(
+            serve_store(known, connector(known), pull=pull, ready=ready.set, meters=meters)
+        )
+        async with session(broker.url, "edge") as edge:
+            await edge.wait_connected()
+            await ready.wait()
+            await connected(pull)
+            await edge.publish("faces/door/cam", bytes(1_001), qos=1)
+            await until(lambda: pull.oversize)
+            assert (await discarded())["too-large"] == 1
+        task.cancel()
+        await asyncio.wait([task])
 
     run(go())
 

@@ -28,8 +28,8 @@ from facerelay.commands.proof import Report, report
 from facerelay.config import Config
 from facerelay.edge.outbox import Outbox
 from facerelay.face import Frozen
+from facerelay.messages import Outcome, Receipt
 from facerelay.span import MomentError, Span, moment
-from facerelay.topics import Outcome, Receipt
 
 NIGHT = datetime.now(UTC).replace(hour=22, minute=0, second=0, microsecond=0) - timedelta(days=2)
 """Ten in the evening, the day before yesterday."""

@@ -13,7 +13,7 @@ import pytest
 import servers
 from conftest import Make
 from deaf_proxy import DeafProxy
-from facerelay import face, topics
+from facerelay import face, messages, topics
 from facerelay.cloud.books import Books
 from facerelay.cloud.bucket import open_bucket
 from facerelay.commands import health
@@ -24,7 +24,7 @@ from facerelay.edge.capture import open_outbox
 from facerelay.edge.outbox import Outbox
 from facerelay.edge.relaying import relaying
 from facerelay.link.forward import forward
-from facerelay.topics import Ledger, LinkHealth
+from facerelay.messages import Ledger, LinkHealth
 from waiting import running, until
 
 
@@ -36,8 +36,8 @@ async def answer(broker: Broker) -> None:
     ) as session:
         async for message in session:
             frozen = face.parse(message.payload, everything)
-            receipt = topics.Receipt(id=frozen.face.id, sha256=frozen.sha256, outcome="stored")
-            batch = topics.Receipts(store="store", receipts=(receipt,))
+            receipt = messages.Receipt(id=frozen.face.id, sha256=frozen.sha256, outcome="stored")
+            batch = messages.Receipts(store="store", receipts=(receipt,))
             await session.publish(
                 topics.receipts(frozen.face.site, frozen.face.outbox), batch.to_bytes(), qos=1
             )

@@ -34,9 +34,9 @@ from facerelay.commands.running import connector
 from facerelay.config import Config
 from facerelay.edge.capture import open_outbox
 from facerelay.edge.relaying import relaying
+from facerelay.messages import Account, Ledger, LinkHealth
 from facerelay.metrics import Meters, Reading, Spread, books, catalogue, serve, text
 from facerelay.metrics.lately import Lately
-from facerelay.topics import Account, Ledger, LinkHealth
 from servers import answers, free_port
 
 DEPLOY = HERE.parent / "deploy"

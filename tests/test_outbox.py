@@ -19,7 +19,7 @@ from facerelay.edge.claim import OutboxLockedError
 from facerelay.edge.outbox import News, Outbox
 from facerelay.edge.schema import OutboxError
 from facerelay.face import Frozen
-from facerelay.topics import Account, Receipt
+from facerelay.messages import Account, Receipt
 
 
 def open_outbox(path: Path, max_bytes: int = 10_000_000) -> Outbox:

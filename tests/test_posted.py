@@ -27,7 +27,8 @@ from facerelay.edge.cameras.raster import Image
 from facerelay.edge.capture import capture, open_outbox
 from facerelay.face import Limits
 from facerelay.link.session import Session
-from facerelay.topics import Account, FaceTopic
+from facerelay.messages import Account
+from facerelay.topics import FaceTopic
 from servers import Server, mosquitto, nats
 from waiting import until
 

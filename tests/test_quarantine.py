@@ -55,6 +55,16 @@ def test_the_same_again_is_not_kept_again(tmp_path: Path) -> None:
     assert len(payloads(tmp_path)) == 2
 
 
+def test_the_same_many_times_at_once_is_kept_once(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        here = quarantine(folder(tmp_path))
+        kept = await asyncio.gather(*(here.put("a", b"junk", "fault") for _ in range(5)))
+        assert sorted(kept) == [False] * 4 + [True]
+
+    asyncio.run(scenario())
+    assert len(payloads(tmp_path)) == 1
+
+
 def test_the_budget_holds_over_a_restart(tmp_path: Path) -> None:
     async def fill() -> int:
         here = quarantine(folder(tmp_path), max_bytes=10_000)

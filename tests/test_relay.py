@@ -17,8 +17,9 @@ from facerelay.edge.outbox import Outbox
 from facerelay.edge.relay import Relay
 from facerelay.edge.roundtrip import RoundTrip
 from facerelay.edge.thrift import Thrift
+from facerelay.messages import Hello, LinkHealth, Receipt
 from facerelay.mqtt import NotConnectedError
-from facerelay.topics import FaceTopic, Hello, LinkHealth, Receipt
+from facerelay.topics import FaceTopic
 
 LIMITS = face.Limits()
 

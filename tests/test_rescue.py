@@ -20,7 +20,7 @@ from facerelay.edge import reading, rescue, schema
 from facerelay.edge.outbox import Outbox, Waiting
 from facerelay.edge.schema import PAGE, OutboxError
 from facerelay.face import Frozen
-from facerelay.topics import Receipt
+from facerelay.messages import Receipt
 
 FACES = 200
 

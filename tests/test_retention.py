@@ -20,8 +20,8 @@ from facerelay.cloud.erase import erase
 from facerelay.cloud.quarantine import Quarantine
 from facerelay.edge.expiry import Expiry
 from facerelay.edge.outbox import Outbox
+from facerelay.messages import Receipt
 from facerelay.settings import ConfigError
-from facerelay.topics import Receipt
 
 HOUR = 3600.0
 

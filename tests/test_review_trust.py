@@ -31,8 +31,8 @@ from facerelay.edge.outbox import Outbox
 from facerelay.erasures import Erasures
 from facerelay.face import new_id
 from facerelay.link import wire
+from facerelay.messages import Hello, Ledger, LinkHealth, Receipt
 from facerelay.sections import Seal
-from facerelay.topics import Hello, Ledger, LinkHealth, Receipt
 from fake_server import fake_server
 from gallery_parts import serving
 from seals import make_keys

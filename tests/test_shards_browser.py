@@ -9,12 +9,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from urllib.parse import quote
 
+from bench.packs import put_shard
+
 from browser import browsing
 from chains import Part, eventually
 from conftest import Make
 from facerelay.face import Frozen
 from gallery_parts import folder
-from packs import put_shard
 from servers import free_port
 
 TILES = "document.querySelectorAll('.tiles a').length"

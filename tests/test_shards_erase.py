@@ -198,6 +198,23 @@ def test_a_clock_ahead_brings_nothing_back(tmp_path: Path, make_face: Make) -> N
     asyncio.run(scenario())
 
 
+def test_who_writes_anew_looks_for_what_was_erased_lately(
+    tmp_path: Path, faces: list[Frozen], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("facerelay.cloud.shards.rewrite.AGE_S", 0.0)  # as when so much time is over
+
+    async def scenario() -> None:
+        bucket = folder(tmp_path)
+        known = Tombstones(bucket, age_s=600)  # as a store of shards has them
+        await known.refresh()
+        [shard] = await put_shards(bucket, faces[:2])
+        await bury(bucket, Tombstone(made=datetime.now(UTC), ids=(faces[0].face.id,)))
+        assert [row.id for row in (await obey(bucket, shard, known)).gone] == [faces[0].face.id]
+        assert {*await readable(bucket)} == {faces[1].key}
+
+    asyncio.run(scenario())
+
+
 def test_bytes_that_do_not_fit_are_told_and_never_lost_in_silence(
     tmp_path: Path, faces: list[Frozen], caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -17,6 +17,7 @@ from urllib.parse import quote
 
 import duckdb
 import pytest
+from bench.packs import put_shard
 
 from buckets import Weed
 from chains import facerelay
@@ -30,7 +31,6 @@ from facerelay.face import Frozen
 from facerelay.settings import template
 from facerelay.span import Span
 from gallery_parts import folder, parts_of, serving
-from packs import put_shard
 
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
 MOST = 1_000_000
@@ -122,6 +122,12 @@ def test_requests_are_few(tmp_path: Path, make_face: Make) -> None:
         bucket.requests = 0
         await view.get(faces[20].key, max_bytes=MOST)
         assert bucket.requests == 1
+        late = make_face(time=NOON)
+        await view.put_new(late.key, late.data)  # just after it was seen that there are no objects
+        assert await view.get(late.key, max_bytes=MOST) == late.data
+        view, bucket.requests = ShardView(bucket), 0
+        await view.get(late.key, max_bytes=MOST)
+        assert bucket.requests == 1  # an object costs what it did
 
     asyncio.run(scenario())
 

@@ -19,10 +19,15 @@ import pytest
 from buckets import Weed
 from chains import Chain, chain
 from conftest import Make, lacking
-from facerelay import config, sections, topics
+from facerelay import config, messages, sections, topics
 from facerelay.cloud.bucket import Bucket, BucketError, open_bucket
 from facerelay.cloud.counters import Counters
+from facerelay.cloud.erase import erase
+from facerelay.cloud.holding import LOOK_S
+from facerelay.cloud.housekeeping import Housekeeping
 from facerelay.cloud.keep import Answer, Keeper
+from facerelay.cloud.notices import Notices
+from facerelay.cloud.peers import Peers
 from facerelay.cloud.quarantine import Quarantine
 from facerelay.cloud.shards import catalogue, names
 from facerelay.cloud.shards.open import OpenShards, open_shards
@@ -38,9 +43,11 @@ from facerelay.edge.relay import Relay
 from facerelay.edge.relaying import relaying
 from facerelay.face import Frozen, Limits
 from facerelay.link.session import Session
-from facerelay.topics import FaceTopic, Receipt
+from facerelay.messages import Receipt
+from facerelay.topics import FaceTopic
 from faults.bucket_proxy import BucketProxy
 from servers import MOSQUITTO, Server, mosquitto
+from shards import put_shards
 from test_store import Edge
 from waiting import until
 
@@ -66,16 +73,25 @@ class Shop:
 
     running: asyncio.Task[None]
 
-    def __init__(self, bucket: Bucket, *, most_bytes: int, most_s: float) -> None:
+    def __init__(
+        self,
+        bucket: Bucket,
+        *,
+        most_bytes: int,
+        most_s: float,
+        age_s: float,
+        clock: Callable[[], float],
+    ) -> None:
         self.bucket = bucket
         self.answers: dict[str, list[Receipt]] = {}
         self.counters = Counters()
-        tombstones = Tombstones(bucket, age_s=0)
+        tombstones = self.tombstones = Tombstones(bucket, age_s=age_s, clock=clock)
         settings = sections.Store(layout="shards", shard_bytes=1_000_000, shard_s=most_s)
         settings = settings.model_copy(update={"shard_bytes": most_bytes})
         self.shards: OpenShards = open_shards(
             settings, bucket, tombstones=tombstones, counters=self.counters, settle=self._settle
         )
+        self.shards._clock = clock
         self.keeper = Keeper(
             bucket, limits=Limits(), topic=FaceTopic("faces/{site}/{camera}"), tombstones=tombstones,
             quarantine=Quarantine(bucket, max_bytes=1_000_000, keep=timedelta(days=1)),
@@ -110,8 +126,15 @@ def _outcome(answer: Answer | None) -> str:
 
 
 @asynccontextmanager
-async def shop(bucket: Bucket, *, most_bytes: int = 10**7, most_s: float = 600) -> AsyncIterator[Shop]:
-    made = Shop(bucket, most_bytes=most_bytes, most_s=most_s)
+async def shop(
+    bucket: Bucket,
+    *,
+    most_bytes: int = 10**7,
+    most_s: float = 600,
+    age_s: float = 0,
+    clock: Callable[[], float] = time.monotonic,
+) -> AsyncIterator[Shop]:
+    made = Shop(bucket, most_bytes=most_bytes, most_s=most_s, age_s=age_s, clock=clock)
     made.running = asyncio.create_task(made.shards.run())
     try:
         yield made
@@ -248,6 +271,72 @@ def test_what_is_erased_while_it_is_held_or_closed_is_nowhere(
     assert not any(gone in data for data in files)
 
 
+def test_a_clock_ahead_takes_nothing_past_an_erasure_while_it_is_held(
+    bucket: Bucket, make_face: Make
+) -> None:
+    ahead, later = (make_face(time=datetime.now(UTC) + timedelta(hours=1)) for _ in range(2))
+
+    async def check() -> None:
+        async with shop(bucket) as s:
+            await s.keep(ahead)
+            assert (await erase(bucket, site="home", longest_put=0)).count == 0
+            await s.keep(later)
+            await s.finish()
+            assert (s.outcomes(ahead), s.outcomes(later)) == ({"erased"}, {"stored"})
+            assert await lying(bucket) == sent([later])
+            assert await s.keep(ahead) == ["erased"]  # its receipt was lost, and it comes once more
+
+    asyncio.run(check())
+
+
+def test_what_is_refused_and_erased_is_not_in_quarantine(
+    bucket: Bucket, make_face: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = make_face()
+
+    async def check() -> None:
+        async with shop(bucket, age_s=600) as s:
+            await s.tombstones.refresh()
+            assert await s.keep(one) == ["held"]
+            await bury(bucket, Tombstone(made=datetime.now(UTC), ids=(one.face.id,)))
+            monkeypatch.setattr("facerelay.cloud.keep.AGE_S", 0.0)  # as when so much time is over
+            assert await s.keep(make_face(id=one.face.id)) == ["erased"]
+            assert await listed(bucket, "quarantine") == []
+
+    asyncio.run(check())
+
+
+def test_three_hundred_faces_cost_five_requests_at_most(weed: Weed, make_face: Make) -> None:
+    proxy, now = BucketProxy(weed.ports[0]), 1000.0
+    where = weed.bucket("requests")
+
+    async def tell(*_: object) -> None:
+        raise AssertionError
+
+    async def check() -> None:
+        nonlocal now
+        await proxy.start()
+        bucket = open_bucket(where.model_copy(update={"endpoint": f"http://127.0.0.1:{proxy.port}"}))
+        async with shop(bucket, most_s=300, age_s=LOOK_S, clock=lambda: now) as s:
+            notices = Notices(s.tombstones, tell, clock=lambda: now)
+            for _ in range(3):
+                faces = []
+                for _ in range(300):
+                    now += 1
+                    faces.append(make_face())
+                    assert await s.keep(faces[-1]) == ["held"]
+                    await notices.tell()  # at each ledger that comes
+                now += 1
+                await s.settled(*faces)
+                assert s.outcomes(*faces) == {"stored"}
+        await bucket.close()
+        await proxy.close()
+
+    asyncio.run(check())
+    assert proxy.methods[b"PUT"] == 3 * 2
+    assert proxy.methods.total() <= 3 * 5
+
+
 def refusing(
     real: Callable[..., Awaitable[bool]], refuses: Callable[[str, bytes], str | None]
 ) -> Callable[..., Awaitable[bool]]:
@@ -290,7 +379,7 @@ def test_while_the_bucket_is_down_nothing_is_told_and_memory_is_bounded(
 def test_a_shard_that_the_bucket_finds_too_large_is_halved(
     bucket: Bucket, make_face: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("facerelay.cloud.shards.closing._FIRST_DELAY_S", 0.001)
+    monkeypatch.setattr("facerelay.cloud.patience._FIRST_DELAY_S", 0.001)
     faces = [make_face() for _ in range(8)]
     unwanted = faces[5]
 
@@ -352,6 +441,58 @@ def test_a_tar_without_catalogue_is_adopted_and_what_is_none_of_ours_is_left(
     asyncio.run(check())
 
 
+def test_a_tar_of_an_old_day_that_was_too_young_is_looked_at_again(bucket: Bucket, make_face: Make) -> None:
+    old = [make_face(time=datetime.now(UTC) - timedelta(days=20)) for _ in range(3)]
+    at = datetime.now(UTC)
+
+    async def check() -> None:
+        nonlocal at
+        await put_shards(bucket, old, lines=False)
+        orphans = Orphans(bucket, Tombstones(bucket), clock=lambda: at)
+        assert (await orphans.look()).adopted == 0
+        at += timedelta(minutes=11)
+        assert (await orphans.look()).adopted == 1
+        assert await lying(bucket) == sent(old)
+
+    asyncio.run(check())
+
+
+def test_a_tar_that_cannot_be_read_keeps_nothing_else_from_being_done(
+    bucket: Bucket, make_face: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    days = [make_face(time=datetime.now(UTC) - timedelta(days=n)) for n in (20, 10)]
+    real, now = bucket.get, 0.0
+
+    async def check() -> None:
+        nonlocal now
+        broken, _ = await put_shards(bucket, days, lines=False)
+
+        async def get(key: str, *, max_bytes: int) -> bytes:
+            if key == broken.tar:
+                raise BucketError(key, "no", "unreachable")
+            return await real(key, max_bytes=max_bytes)
+
+        monkeypatch.setattr(bucket, "get", get)
+        late = Orphans(bucket, Tombstones(bucket), clock=lambda: datetime.now(UTC) + timedelta(minutes=11))
+        aside = Quarantine(bucket, max_bytes=10**6, keep=timedelta(0))
+        await aside.put("faces/x", b"x", "no")
+        peers = Peers("a")
+        peers.settle()
+        house = Housekeeping(bucket, aside, peers, keep=None, orphans=late, clock=lambda: now)
+        with pytest.raises(BucketError):
+            await house.look()
+        assert await listed(bucket, "quarantine") == []
+        assert await lying(bucket) == sent(days[1:])
+        monkeypatch.setattr(bucket, "get", real)
+        await house.look()  # it is tried again at the next turn, not at once
+        assert len(await lying(bucket)) == 1
+        now += 3601
+        await house.look()
+        assert await lying(bucket) == sent(days)
+
+    asyncio.run(check())
+
+
 def test_at_broker_shards_are_refused_in_words() -> None:
     with pytest.raises(ValueError, match=r'store.layout = "shards" needs delivery = "receipt"'):
         config.Config(delivery="broker", store=sections.Store(layout="shards"))
@@ -369,7 +510,7 @@ def test_stores_at_a_real_broker_close_at_their_end(
 
     async def check() -> None:
         ready = asyncio.Event()
-        connect = functools.partial(Session, known.broker, max_message=topics.MAX_MESSAGE_BYTES * 4)
+        connect = functools.partial(Session, known.broker, max_message=messages.MAX_MESSAGE_BYTES * 4)
         filters = [("receipts/#", 1), (topics.HELLOS, 1)]
         async with Session(known.broker, client_id="edge", subscribe=filters, max_message=300_000) as session:
             edge = Edge(session)

@@ -12,7 +12,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, Literal
 
 import pytest
 
@@ -20,13 +21,14 @@ import enrolled
 from chains import Part, eventually, facerelay
 from conftest import lacking
 from enrolled import Enrolled
-from facerelay import sections, settings, topics
+from facerelay import messages, sections, settings, topics
 from facerelay.cloud import housekeeping
 from facerelay.cloud.greeter import Greeter
 from facerelay.cloud.heard import Heard
 from facerelay.cloud.housekeeping import Housekeeping
-from facerelay.cloud.peers import GONE_S, Peers
-from facerelay.cloud.store import serve_store
+from facerelay.cloud.intake import Intake
+from facerelay.cloud.peers import BEAT_S, GONE_S, Peers
+from facerelay.cloud.store import _Store, serve_store
 from facerelay.cloud.voice import Voice
 from facerelay.commands import enrol
 from facerelay.commands.running import connector
@@ -34,10 +36,12 @@ from facerelay.config import Broker, Config
 from facerelay.fleet import join, read_bundle
 from facerelay.link.greeting import RefusedError, see_suback
 from facerelay.link.session import Session
+from facerelay.messages import Account, Beat, Hello, Ledger
 from facerelay.metrics import Meters, catalogue
+from facerelay.mqtt import Message
 from facerelay.sections import Trust
 from facerelay.settings import ConfigError
-from facerelay.topics import Account, Beat, Hello, Ledger
+from facerelay.tracing import OFF
 from servers import MOSQUITTO, Server, mosquitto, nats
 from test_session import run, session
 from waiting import running, until
@@ -81,6 +85,13 @@ class Hall:
             one.settle()
             one.look()
 
+    def pass_time(self, seconds: float) -> None:
+        """Have them beat until so much time is over."""
+        end = self.now + seconds
+        while self.now < end:
+            self.now += BEAT_S
+            self.beat()
+
     def say(self, one: Peers, **more: Any) -> None:  # noqa: ANN401 - fields of a beat
         for other in self.stores:
             other.hear(one.topic, one.word(**more).to_bytes())
@@ -97,8 +108,7 @@ def test_each_word_has_one_owner_and_only_the_share_of_who_goes_moves() -> None:
     shares = Counter(owners[0].topic for owners in before.values())
     assert all(45 < n < 105 for n in shares.values()), shares
     gone = hall.stores.pop()
-    hall.now += GONE_S + 1
-    hall.beat()
+    hall.pass_time(GONE_S + 1)
     after = hall.owners()
     assert {len(owners) for owners in after.values()} == {1}
     assert [word for word in WORDS if after[word] != before[word]] == [
@@ -119,16 +129,17 @@ def test_who_takes_leave_is_not_waited_for_and_loses_nothing() -> None:
 
 
 @pytest.mark.parametrize("holds", [1, 0])
-def test_of_a_store_that_is_missed_or_begins_anew_one_other_tells_the_edges(holds: int) -> None:
-    hall = Hall("a", "b", "c", "d", holds=bool(holds))
+@pytest.mark.parametrize("at", range(4))
+def test_of_a_store_that_is_missed_or_begins_anew_one_other_tells_the_edges(at: int, holds: int) -> None:
+    hall = Hall("s", "t", "u", "v", holds=bool(holds))  # by hash three of them would tell of themselves
     hall.beat()
-    hall.stores[3] = hall.store("d", holds=bool(holds))  # killed, and back before anybody missed it
+    hall.stores[at] = hall.store("stuv"[at], holds=bool(holds))  # killed, and back before anybody missed it
     hall.beat()
     assert len(hall.lost) == holds
+    assert hall.stores[at].topic not in hall.lost  # it does not know what was lost
     hall.lost.clear()
-    last = hall.stores.pop()
-    hall.now += GONE_S + 1
-    hall.beat()
+    last = hall.stores.pop(at)
+    hall.pass_time(GONE_S + 1)
     assert len(hall.lost) == holds
     assert last.topic not in hall.lost
 
@@ -144,9 +155,79 @@ def test_who_has_no_connection_takes_nobody_for_gone() -> None:
     one.on_state(True)
     one.look()
     assert len(one) == 1
-    hall.now += GONE_S + 1
-    one.look()
+    hall.stores = [one]
+    hall.pass_time(GONE_S + 1)
     assert len(one) == 0
+
+
+def test_who_does_not_even_hear_itself_takes_nobody_for_gone() -> None:
+    hall = Hall("a", "b", "c", holds=True)
+    hall.beat()
+    one = hall.stores[0]
+    hall.now += 3 * GONE_S  # a bucket that fails has filled the way with faces
+    one.look()
+    assert len(one) == 2
+    hall.stores.pop()
+    hall.pass_time(GONE_S - BEAT_S)
+    assert (len(one), hall.lost) == (2, [])
+    hall.pass_time(3 * BEAT_S)
+    assert (len(one), len(hall.lost)) == (1, 1)
+
+
+def test_while_faces_fill_the_gate_the_books_of_edges_and_other_stores_are_heard() -> None:
+    heard: list[str] = []
+
+    class Ears:
+        in_hand = 0
+
+        async def keep(self, _topic: str, _payload: bytes) -> None:
+            await asyncio.Event().wait()  # the bucket fails
+
+        def take(self, message: Message) -> None:
+            heard.append(message.topic)
+
+        def hear(self, topic: str, _payload: bytes) -> None:
+            heard.append(topic)
+
+    async def source(*names: str) -> AsyncIterator[Message]:
+        for name in names:
+            yield SimpleNamespace(topic=name, payload=b"", retain=False, ack=lambda: None)
+        await asyncio.Event().wait()
+
+    async def scenario() -> None:
+        ears: Any = Ears()
+        intake = Intake(
+            keeper=ears, ledgers=ears, peers=ears, quarantine=ears, outgoing=ears, measures=ears,
+            concurrency=2, receipts=True, trace=OFF,
+        )  # fmt: skip
+
+        async def both() -> None:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(intake.run(source(*["faces/a/b"] * 5), tasks))  # type: ignore[arg-type]
+                tasks.create_task(intake.run(source("ledger/a/b", "stores/b/-", "ledger/c"), tasks))  # type: ignore[arg-type]
+
+        async with running(both()):
+            await until(lambda: heard == ["ledger/a/b", "stores/b/-", "ledger/c"])
+            assert ears.in_hand == 2
+
+    asyncio.run(scenario())
+
+
+def test_a_store_that_was_missed_and_is_heard_again_is_lost_no_more(tmp_path: Path) -> None:
+    known = Config(bucket=sections.Bucket(url=f"file://{tmp_path}"), store=sections.Store(layout="shards"))
+    one = _Store(known, OFF)
+    one.on_state(True)
+    one.peers.settle()
+
+    def beat(run: str) -> tuple[str, ...]:
+        """Hear another store; returns the runs that are said to be lost."""
+        word = Beat(run=run * 16, keeps=one.peers.word().keeps, holds=True)
+        one.peers.hear("stores/b/-", word.to_bytes())
+        return Hello.from_bytes(one._voice.hello("1" * 8)[1]).lost
+
+    assert beat("b") == ()
+    assert beat("c") == ("b" * 16,)
+    assert beat("b") == ("c" * 16,)
 
 
 def test_who_hears_nobody_owns_everything_and_nothing_before_it_has_listened() -> None:
@@ -260,7 +341,7 @@ def test_what_is_kept_is_bounded_and_one_site_has_a_half_at_most() -> None:
 def test_an_edge_that_waits_for_a_hello_concerns_every_store() -> None:
     ear = Listener()
     for strange in (False, True):
-        link = topics.LinkHealth.model_validate({"time": "2026-01-01T00:00:00Z", "strange": strange})
+        link = messages.LinkHealth.model_validate({"time": "2026-01-01T00:00:00Z", "strange": strange})
         books = Ledger(outbox="a" * 32, cameras={}, link=link)
         ear.heard.hear(topics.ledger("home", "a" * 32), books.to_bytes())
         assert ear.strange == strange
@@ -309,6 +390,24 @@ def test_a_store_that_joins_says_the_hello_that_edges_know() -> None:
     asyncio.run(scenario())
 
 
+@pytest.mark.parametrize("layout", ["objects", "shards"])
+def test_a_store_that_begins_says_a_new_hello_where_one_before_it_may_have_held_faces(
+    tmp_path: Path, layout: Literal["objects", "shards"]
+) -> None:
+    async def scenario() -> None:
+        settings = sections.Store(name="s", instance="a", layout=layout)
+        one = _Store(Config(bucket=sections.Bucket(url=f"file://{tmp_path}"), store=settings), OFF)
+        one.peers.hello = "0" * 16  # which others of its name say
+        one.peers.settle()
+        one.on_state(True)
+        line: Any = Line()
+        async with running(one._greeter.run(line, None)):
+            await until(lambda: line.said)
+        assert (line.said == ["0" * 16]) == (layout == "objects")
+
+    asyncio.run(scenario())
+
+
 # One keeps house.
 
 
@@ -317,6 +416,7 @@ def test_one_store_keeps_house_and_another_one_comes_into_its_place() -> None:
         hall = Hall("a", "b", "c")
         hall.beat()
         swept: list[str] = []
+        recounted: list[str] = []
 
         class Swept:
             def __init__(self, name: str) -> None:
@@ -325,6 +425,9 @@ def test_one_store_keeps_house_and_another_one_comes_into_its_place() -> None:
             async def sweep(self) -> int:
                 swept.append(self.name)
                 return 0
+
+            def recount(self) -> None:
+                recounted.append(self.name)
 
         def clock() -> float:
             return hall.now
@@ -342,9 +445,12 @@ def test_one_store_keeps_house_and_another_one_comes_into_its_place() -> None:
 
         (first,) = await look()
         assert await look() == []
+        assert recounted == []
         hall.now += 3601
         hall.beat()
         assert await look() == [first]
+        others = [one.topic for one in hall.stores if one.topic != first]
+        assert recounted == others  # their quarantine's budget is what the one has left of it
         at = [one.topic for one in hall.stores].index(first)
         assert hall.stores[at].owns(housekeeping.WORD)
         hall.say(hall.stores.pop(at), ends=True)

@@ -16,7 +16,7 @@ import pytest
 
 import servers
 from conftest import Make
-from facerelay import alarms, topics
+from facerelay import alarms, messages, topics
 from facerelay.cloud.store import serve_store
 from facerelay.cloud.voice import Voice
 from facerelay.commands.running import connector
@@ -29,9 +29,9 @@ from facerelay.edge.voices import IgnoredError, Voices
 from facerelay.erasures import Erasure, Erasures
 from facerelay.face import Frozen
 from facerelay.fleet import Issuer, issuer
+from facerelay.messages import Hello, Ledger, LinkHealth, Receipt, Receipts, WireError
 from facerelay.sections import Trust
 from facerelay.signing import KeyFileError, Owner, Role, Signer
-from facerelay.topics import Hello, Ledger, LinkHealth, Receipt, Receipts, WireError
 from waiting import running, until
 
 TOPIC = "receipts/home/" + "ab" * 16
@@ -157,7 +157,7 @@ def test_a_known_store_cannot_speak_for_another_nor_to_another(authority: Author
     lie = liar.sign_json("receipts", topic, Receipts(store="main", receipts=(RECEIPT,)).to_bytes())
     assert "store main, signed by store liar" in refused(voices, "receipts", topic, lie)
     with pytest.raises(WireError, match="more than the limit"):
-        voices.receipts(topic, payload + b" " * topics.MAX_MESSAGE_BYTES)
+        voices.receipts(topic, payload + b" " * messages.MAX_MESSAGE_BYTES)
     assert voices.receipts(topic, payload) is not None
 
 

@@ -23,7 +23,7 @@ import pytest
 from chains import HERE, eventually
 from conftest import IN_CI, lacking, need
 from facerelay.edge.outbox import Outbox
-from facerelay.topics import Receipt
+from facerelay.messages import Receipt
 from faults.audit import Findings, answered_after, audit
 from faults.bucket_proxy import BucketProxy
 from faults.clock import Clock

@@ -20,7 +20,7 @@ import pytest
 
 from buckets import Weed
 from conftest import Make, lacking
-from facerelay import config, face, sections, topics
+from facerelay import config, face, messages, sections, topics
 from facerelay.cloud.books import Books
 from facerelay.cloud.bucket import Bucket, BucketError, open_bucket
 from facerelay.cloud.erase import erase
@@ -32,9 +32,10 @@ from facerelay.cloud.tombstones import Tombstones
 from facerelay.cloud.voice import Voice
 from facerelay.face import Frozen, Limits
 from facerelay.link.session import Session
+from facerelay.messages import Receipt
 from facerelay.mqtt import NotConnectedError
 from facerelay.seldom import Seldom
-from facerelay.topics import FaceTopic, Receipt
+from facerelay.topics import FaceTopic
 from servers import MOSQUITTO, Server, mosquitto
 from waiting import until
 
@@ -239,7 +240,7 @@ def test_a_bucket_that_is_down_is_waited_for(
 def test_one_object_that_the_bucket_does_not_want_is_refused(
     bucket: Bucket, make_face: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("facerelay.cloud.keep._FIRST_DELAY_S", 0.01)
+    monkeypatch.setattr("facerelay.cloud.patience._FIRST_DELAY_S", 0.01)
     monkeypatch.setattr(bucket, "put_new", failing(bucket.put_new, 1000, "refused"))
     receipt = keep(keeper(bucket), make_face().data)
     assert receipt is not None
@@ -250,8 +251,8 @@ def test_a_bucket_that_wants_nothing_refuses_nothing(
     bucket: Bucket, make_face: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Wrong settings look like refusals: faces wait for the operator, and are not parked by the thousand."""
-    monkeypatch.setattr("facerelay.cloud.keep._FIRST_DELAY_S", 0.001)
-    monkeypatch.setattr("facerelay.cloud.keep._LONGEST_DELAY_S", 0.001)
+    monkeypatch.setattr("facerelay.cloud.patience._FIRST_DELAY_S", 0.001)
+    monkeypatch.setattr("facerelay.cloud.patience._LONGEST_DELAY_S", 0.001)
     monkeypatch.setattr(bucket, "put_new", failing(bucket.put_new, 100, "refused", ""))
     receipt = keep(keeper(bucket), make_face().data)
     assert receipt is not None
@@ -274,7 +275,7 @@ def test_a_store_goes_on_among_what_others_left(tmp_path: Path, bucket: Bucket, 
 def test_a_link_under_the_key_is_refused_in_the_end(
     tmp_path: Path, bucket: Bucket, make_face: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("facerelay.cloud.keep._FIRST_DELAY_S", 0.01)
+    monkeypatch.setattr("facerelay.cloud.patience._FIRST_DELAY_S", 0.01)
     one = make_face()
     (tmp_path / "bucket" / one.key).parent.mkdir(parents=True)
     (tmp_path / "bucket" / one.key).symlink_to(tmp_path / "nowhere")
@@ -304,6 +305,7 @@ def test_the_log_shows_no_message_and_few_lines(
     assert 5 <= len(caplog.messages) <= 8
     assert all(len(line) < 400 and line.isprintable() for line in caplog.messages)
     assert "secret" not in caplog.text
+    assert "not a ledger that can be read (Ledger: cameras" in caplog.text
 
 
 def test_what_was_left_unsaid_is_counted(caplog: pytest.LogCaptureFixture) -> None:
@@ -352,13 +354,13 @@ def receipt() -> Receipt:
 
 
 def test_receipts_are_gathered_by_outbox_and_dropped_without_a_connection() -> None:
-    sent: list[tuple[str, topics.Receipts]] = []
+    sent: list[tuple[str, messages.Receipts]] = []
     up = True
 
     async def publish(topic: str, payload: bytes) -> None:
         if not up:
             raise NotConnectedError("down")
-        sent.append((topic, topics.Receipts.from_bytes(payload)))
+        sent.append((topic, messages.Receipts.from_bytes(payload)))
 
     async def scenario() -> None:
         nonlocal up
@@ -388,7 +390,7 @@ class Edge:
     session: Session
     receipts: dict[str, Receipt] = field(default_factory=dict)
     batches: int = 0
-    hellos: list[topics.Hello] = field(default_factory=list)
+    hellos: list[messages.Hello] = field(default_factory=list)
 
     async def send(self, payload: bytes, topic: str = TOPIC, qos: int = 1) -> None:
         await self.session.publish(topic, payload, qos=qos)
@@ -396,11 +398,11 @@ class Edge:
     async def listen(self) -> None:
         async for message in self.session:
             if message.topic.startswith("receipts/"):
-                batch = topics.Receipts.from_bytes(message.payload)
+                batch = messages.Receipts.from_bytes(message.payload)
                 self.batches += 1
                 self.receipts |= {receipt.id: receipt for receipt in batch.receipts}
             else:
-                self.hellos.append(topics.Hello.from_bytes(message.payload))
+                self.hellos.append(messages.Hello.from_bytes(message.payload))
             message.ack()
 
     async def answered(self, *faces: Frozen) -> list[Receipt]:
@@ -413,7 +415,7 @@ async def serving(broker: Server, bucket: config.Bucket, **more: Any) -> AsyncIt
     """A store at a real broker, and an edge that talks to it."""
     known = config.Config(broker=config.Broker(url=broker.url), bucket=bucket, **more)
     ready = asyncio.Event()
-    connect = functools.partial(Session, known.broker, max_message=topics.MAX_MESSAGE_BYTES * 4)
+    connect = functools.partial(Session, known.broker, max_message=messages.MAX_MESSAGE_BYTES * 4)
     task = asyncio.create_task(serve_store(known, connect, ready=ready.set))
     filters = [("receipts/#", 1), (topics.HELLOS, 1)]
     async with Session(known.broker, client_id="edge", subscribe=filters, max_message=300_000) as session:
@@ -436,7 +438,7 @@ def test_a_mixed_lot_through_a_real_broker(
     where = config.Bucket(url=f"file://{tmp_path}")
     bucket = open_bucket(where)
     good, damaged, erased = [make_face() for _ in range(300)], make_face(), make_face()
-    books = topics.Ledger(outbox="a" * 32, cameras={"home/door": topics.Account(captured=1, stored=1)})
+    books = messages.Ledger(outbox="a" * 32, cameras={"home/door": messages.Account(captured=1, stored=1)})
 
     async def scenario() -> None:
         await erase(bucket, ids=[erased.face.id], longest_put=0)
@@ -463,7 +465,7 @@ def test_a_mixed_lot_through_a_real_broker(
     assert len(listed(bucket, "quarantine")) == 2 * 4
     assert listed(bucket, "ledger") == [f"ledger/site=home/{'a' * 32}.json"]
     data = asyncio.run(bucket.get(listed(bucket, "ledger")[0], max_bytes=10_000))
-    assert topics.Ledger.from_bytes(data) == books
+    assert messages.Ledger.from_bytes(data) == books
 
 
 def test_a_store_into_s3_whose_server_dies_under_it(broker: Server, weed: Weed, make_face: Make) -> None:

@@ -12,14 +12,15 @@ import pytest
 import servers
 from facerelay import topics
 from facerelay.alarms import Report
-from facerelay.cloud.books import Books, read_books, read_outbox
+from facerelay.cloud.books import Books
 from facerelay.cloud.bucket import Bucket, open_bucket
+from facerelay.cloud.read_books import read_books, read_outbox
 from facerelay.config import Broker
 from facerelay.config import Bucket as Where
 from facerelay.edge.outbox import Outbox
 from facerelay.edge.teller import Teller
 from facerelay.link.session import Session
-from facerelay.topics import Account, Ledger, LinkHealth
+from facerelay.messages import Account, Ledger, LinkHealth
 
 COUNTS = {
     "frames": 1000,

@@ -29,7 +29,7 @@ from facerelay.config import Bucket
 from facerelay.edge import listing, reading
 from facerelay.edge.outbox import Outbox
 from facerelay.edge.pulse import NOTE
-from facerelay.topics import Account, Latency, Ledger, LinkHealth
+from facerelay.messages import Account, Latency, Ledger, LinkHealth
 from terminal import terminal
 
 TOP = [sys.executable, "-m", "facerelay", "top"]

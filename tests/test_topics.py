@@ -8,18 +8,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from facerelay import topics
+from facerelay import messages, topics
 
-MESSAGES = [topics.Receipts, topics.Hello, topics.Ledger, topics.LinkHealth]
+MESSAGES = [messages.Receipts, messages.Hello, messages.Ledger, messages.LinkHealth]
 
 
 @pytest.mark.parametrize("kind", MESSAGES)
 @given(payload=st.binary(max_size=300) | st.text(max_size=300).map(str.encode))
 @settings(max_examples=100, deadline=None)
 def test_any_bytes_give_a_message_or_that_one_error(
-    kind: type[topics.Receipts | topics.Hello | topics.Ledger | topics.LinkHealth], payload: bytes
+    kind: type[messages.Receipts | messages.Hello | messages.Ledger | messages.LinkHealth], payload: bytes
 ) -> None:
-    with suppress(topics.WireError):
+    with suppress(messages.WireError):
         kind.from_bytes(payload)
 
 
@@ -33,8 +33,8 @@ def test_any_bytes_give_a_message_or_that_one_error(
 )
 def test_a_batch_made_to_be_slow_is_refused_at_its_first_fault(payload: bytes) -> None:
     begin = time.process_time()
-    with pytest.raises(topics.WireError):
-        topics.Receipts.from_bytes(payload)
+    with pytest.raises(messages.WireError):
+        messages.Receipts.from_bytes(payload)
     assert time.process_time() - begin < 1, "a fault of each entry was collected"
 
 
@@ -51,24 +51,24 @@ def test_a_batch_made_to_be_slow_is_refused_at_its_first_fault(payload: bytes) -
     ],
 )
 def test_a_ledger_that_could_not_be_is_refused(cameras: str) -> None:
-    with pytest.raises(topics.WireError):
-        topics.Ledger.from_bytes(b'{"outbox":"00000000","cameras":' + cameras.encode() + b"}")
+    with pytest.raises(messages.WireError):
+        messages.Ledger.from_bytes(b'{"outbox":"00000000","cameras":' + cameras.encode() + b"}")
 
 
 def test_an_error_shows_a_name_from_outside_escaped_and_short() -> None:
     key = "\\u001b[31m" + "x" * 5000 + "\\n"
-    with pytest.raises(topics.WireError) as caught:
-        topics.Ledger.from_bytes(f'{{"outbox":"00000000","cameras":{{"{key}":{{}}}}}}'.encode())
+    with pytest.raises(messages.WireError) as caught:
+        messages.Ledger.from_bytes(f'{{"outbox":"00000000","cameras":{{"{key}":{{}}}}}}'.encode())
     assert str(caught.value).isprintable()
     assert len(str(caught.value)) < 400
 
 
 def test_receipts_are_packed_into_messages_of_bounded_size() -> None:
-    receipt = topics.Receipt(id="0" * 36, sha256="f" * 64, outcome="refused:" + "x" * 40)
-    packed = topics.batches("s", [receipt] * 1201)
+    receipt = messages.Receipt(id="0" * 36, sha256="f" * 64, outcome="refused:" + "x" * 40)
+    packed = messages.batches("s", [receipt] * 1201)
     assert [len(batch.receipts) for batch in packed] == [500, 500, 201]
     for batch in packed:
-        assert topics.Receipts.from_bytes(batch.to_bytes()) == batch
+        assert messages.Receipts.from_bytes(batch.to_bytes()) == batch
 
 
 @pytest.mark.parametrize(
@@ -82,15 +82,15 @@ def test_receipts_are_packed_into_messages_of_bounded_size() -> None:
     ],
 )  # fmt: skip
 def test_a_part_or_a_link_that_could_not_be_is_refused(more: str) -> None:
-    with pytest.raises(topics.WireError):
-        topics.Ledger.from_bytes(b'{"outbox":"00000000","cameras":{},' + more.encode() + b"}")
+    with pytest.raises(messages.WireError):
+        messages.Ledger.from_bytes(b'{"outbox":"00000000","cameras":{},' + more.encode() + b"}")
 
 
 def test_how_a_link_does_travels_with_the_books_and_books_without_it_are_read() -> None:
-    link = topics.LinkHealth(time=datetime(2026, 11, 21, tzinfo=UTC), oldest_s=3, broker_dropped=0)
-    books = topics.Ledger(outbox="a" * 32, cameras={}, part=0, parts=4, link=link)
-    assert topics.Ledger.from_bytes(books.to_bytes()) == books
-    old = topics.Ledger.from_bytes(b'{"v":1,"outbox":"00000000","cameras":{},"lost":null}')
+    link = messages.LinkHealth(time=datetime(2026, 11, 21, tzinfo=UTC), oldest_s=3, broker_dropped=0)
+    books = messages.Ledger(outbox="a" * 32, cameras={}, part=0, parts=4, link=link)
+    assert messages.Ledger.from_bytes(books.to_bytes()) == books
+    old = messages.Ledger.from_bytes(b'{"v":1,"outbox":"00000000","cameras":{},"lost":null}')
     assert (old.part, old.parts, old.link) == (0, 1, None)
 
 

@@ -15,20 +15,21 @@ import servers
 from conftest import Make
 from facerelay import config
 from facerelay.cloud import history, retention
-from facerelay.cloud.books import Books, read_books
+from facerelay.cloud.books import Books
 from facerelay.cloud.bucket import Bucket, open_bucket
 from facerelay.cloud.counters import Counters
 from facerelay.cloud.gallery import health
 from facerelay.cloud.history.diary import Diary
 from facerelay.cloud.history.losses import judge_past
 from facerelay.cloud.measures import Measures
+from facerelay.cloud.read_books import read_books
 from facerelay.cloud.store import serve_store
 from facerelay.commands import books, day
 from facerelay.commands.running import connector
 from facerelay.edge.capture import open_outbox
 from facerelay.edge.relaying import relaying
+from facerelay.messages import Account, Ledger, LinkHealth
 from facerelay.metrics import Reading
-from facerelay.topics import Account, Ledger, LinkHealth
 from facerelay.verdict import Verdict
 from nights import Edge, Store
 

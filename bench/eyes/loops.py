@@ -23,7 +23,7 @@ from facerelay.edge.eyes import yunet
 from facerelay.edge.eyes.detect import Detection, Detector
 from facerelay.edge.eyes.search import Search
 from facerelay.edge.watcher import Watcher
-from facerelay.topics import Account
+from facerelay.messages import Account
 
 SITE, CAMERA = "bench", "clip"
 _LONG_SIDE: Final = 640

@@ -112,6 +112,7 @@ def month(
     marks = seconds / assumed["history_s"]
     size = faces * measured.face_up
     tars = max(size / assumed["shard_bytes"], count * min(seconds / assumed["shard_s"], faces / count))
+    looks = count * min(seconds / assumed["shards_tombstones_s" if shards else "tombstones_s"], faces / count)
     return Month(
         up_gb=(size + cameras * measured.idle_up * seconds) * assumed["line_overhead"] / _GB,
         down_gb=(faces * measured.face_down + cameras * measured.idle_down * seconds)
@@ -120,7 +121,7 @@ def month(
         stored_gb=size / _MONTH_DAYS * assumed["retention_days"] / _GB,
         face_requests=2 * tars if shards else faces,
         site_requests=cameras * (ledgers + marks),
-        store_requests=count * seconds / assumed["tombstones_s"],
+        store_requests=looks + (assumed["looks_at_closing"] * tars if shards else 0),
         reads=cameras * marks,
     )  # fmt: skip
 

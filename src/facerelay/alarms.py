@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final, Literal, NamedTuple
 
+from facerelay.messages import Account, Ledger, LinkHealth
 from facerelay.reasons import explain
-from facerelay.topics import Account, Ledger, LinkHealth
 
 Kind = Literal[
     "lost", "books", "dropped", "refused", "dark", "silent", "unanswered", "stuck", "late",

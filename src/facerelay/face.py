@@ -8,19 +8,18 @@ and lie in the bucket.
 from __future__ import annotations
 
 import hashlib
-import json
-import re
 import secrets
 import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
-from facerelay import __version__, exif, picture
+from facerelay import face_exif, picture
+from facerelay.face_exif import FaceTags
 
 SCHEMA: Final = 1
 SLUG: Final = r"[a-z0-9][a-z0-9_-]{0,62}"
@@ -28,18 +27,6 @@ SLUG: Final = r"[a-z0-9][a-z0-9_-]{0,62}"
 
 FACE_ID: Final = r"[0-9a-f-]{36}"
 """What a face's id looks like."""
-
-_MAKE, _MODEL, _DESCRIPTION, _SOFTWARE, _DATETIME = 0x010F, 0x0110, 0x010E, 0x0131, 0x0132
-_VERSION, _ORIGINAL, _OFFSET, _SUBSEC = 0x9000, 0x9003, 0x9011, 0x9291
-_COMMENT, _UNIQUE_ID = 0x9286, 0xA420
-_COMMENT_ASCII: Final = b"ASCII\x00\x00\x00"
-_FIRST_YEAR: Final = "1970"
-"""A clock that was never set begins here; earlier times are made up."""
-
-_TIME_FORM: Final = re.compile(r"(\d{4}):(\d\d):(\d\d) (\d\d:\d\d:\d\d)", re.ASCII)
-_OFFSET_FORM: Final = re.compile(r"([+-])(\d\d):(\d\d)", re.ASCII)
-_ID_FORM: Final = re.compile(r"[0-9a-f]{12}7[0-9a-f]{3}[89ab][0-9a-f]{15}", re.ASCII)
-_NO_OFFSET: Final = {"+00:00", "-00:00"}
 
 Slug = Annotated[str, StringConstraints(pattern=f"^{SLUG}$")]
 FaceId = Annotated[str, StringConstraints(pattern=f"^{FACE_ID}$")]
@@ -164,8 +151,7 @@ class Face:
 
     def exif(self) -> bytes:
         """Return the EXIF block that says all of it."""
-        taken = self.time.astimezone(UTC)
-        comment = {
+        comment: dict[str, object] = {
             "v": SCHEMA, "site": self.site, "camera": self.camera, "outbox": self.outbox, "run": self.run,
             "seq": self.seq, "box": self.box, "frame": self.frame, "score": round(self.score, 4),
             "quality": round(self.quality, 4), "parts": {k: round(v, 4) for k, v in self.parts.items()},
@@ -177,26 +163,9 @@ class Face:
         if self.sealed:
             comment["sealed"] = True
             about = f"{self.camera} at {self.site}, sealed"
-        stamp = exif.ascii_tag(taken.strftime("%Y:%m:%d %H:%M:%S"))
-        image = {
-            _DESCRIPTION: exif.ascii_tag(about),
-            _MAKE: exif.ascii_tag("facerelay"),
-            _MODEL: exif.ascii_tag(f"{self.site}/{self.camera}"),
-            _SOFTWARE: exif.ascii_tag(f"facerelay {__version__}"),
-            _DATETIME: stamp,
-        }
-        photo = {
-            _VERSION: (exif.UNDEFINED, b"0232"),
-            _ORIGINAL: stamp,
-            _OFFSET: exif.ascii_tag("+00:00"),
-            _SUBSEC: exif.ascii_tag(f"{taken.microsecond:06d}"),
-            _UNIQUE_ID: exif.ascii_tag(uuid.UUID(self.id).hex),
-            _COMMENT: (
-                exif.UNDEFINED,
-                _COMMENT_ASCII + json.dumps(comment, separators=(",", ":")).encode("ascii"),
-            ),
-        }
-        return exif.build(image, photo)
+        return face_exif.build(
+            face_id=self.id, time=self.time, source=f"{self.site}/{self.camera}", about=about, comment=comment
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,25 +234,19 @@ def parse(data: bytes, limits: Limits) -> Frozen:
 
 def _read_face(seen: picture.Picture) -> Face | None:
     """Return the face that the EXIF tells of; None where a picture has none of ours."""
-    if seen.exif is None:
+    tags = face_exif.read(seen.exif) if seen.exif is not None else None
+    if tags is None:
         return None
     try:
-        tags = exif.parse(seen.exif)
-    except exif.ExifError:
-        return None
-    comment = tags.get(_COMMENT, b"")
-    if tags.get(_MAKE) != b"facerelay" or not comment.startswith(_COMMENT_ASCII):
-        return None
-    try:
-        known = _Comment.model_validate_json(comment[len(_COMMENT_ASCII) :])
+        known = _Comment.model_validate_json(tags.comment)
         return Face(
-            id=_read_id(tags[_UNIQUE_ID]), outbox=known.outbox, run=known.run, seq=known.seq, site=known.site,
-            camera=known.camera, time=_read_time(tags), box=known.box, frame=known.frame, score=known.score,
+            id=tags.id, outbox=known.outbox, run=known.run, seq=known.seq, site=known.site,
+            camera=known.camera, time=tags.time, box=known.box, frame=known.frame, score=known.score,
             quality=known.quality, track=known.track, parts=known.parts, clock=known.clock,
             thinned=known.thinned, sealed=known.sealed,
         )  # fmt: skip
     except ValidationError as error:
-        _see_version(comment[len(_COMMENT_ASCII) :], tags)
+        _see_version(tags)
         first = error.errors(include_url=False, include_input=False)[0]
         where = ascii(".".join(map(str, first["loc"]))[:100])
         raise FaceError("malformed", f"its EXIF comment: {where}: {first['msg']}") from error
@@ -291,52 +254,23 @@ def _read_face(seen: picture.Picture) -> Face | None:
         raise FaceError("malformed", "an EXIF tag of its time or id is missing or wrong") from error
 
 
-def _see_version(comment: bytes, tags: Mapping[int, bytes]) -> None:
+def _see_version(tags: FaceTags) -> None:
     """See whether a face that cannot be read is of a later version; its owner is told so, and keeps it.
 
     Raises:
         FaceError: it is.
     """
     try:
-        known = _Outside.model_validate_json(comment)
+        known = _Outside.model_validate_json(tags.comment)
         face = Face(
-            id=_read_id(tags[_UNIQUE_ID]), outbox=known.outbox, run="0" * 8, seq=0, site=known.site,
-            camera=known.camera, time=_read_time(tags), box=(0, 0, 0, 0), frame=(0, 0), score=0, quality=0,
+            id=tags.id, outbox=known.outbox, run="0" * 8, seq=0, site=known.site,
+            camera=known.camera, time=tags.time, box=(0, 0, 0, 0), frame=(0, 0), score=0, quality=0,
         )  # fmt: skip
     except (ValidationError, KeyError, ValueError, OverflowError):
         return
     raise FaceError(
         "version", f"a face of version {known.v}, and this program reads {SCHEMA}: upgrade it", face
     )
-
-
-def _read_id(tag: bytes) -> str:
-    text = tag.decode("ascii")
-    if _ID_FORM.fullmatch(text):  # as we write it, a third of UUID's time
-        return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
-    found = uuid.UUID(text)
-    if found.version != 7:  # noqa: PLR2004 - UUIDv7
-        raise ValueError("not a UUIDv7")
-    return str(found)
-
-
-def _read_time(tags: Mapping[int, bytes]) -> datetime:
-    form = _TIME_FORM.fullmatch(tags[_ORIGINAL].decode("ascii"))
-    if form is None:
-        raise ValueError("not a time")
-    year, month, day, clock = form.groups()
-    if year < _FIRST_YEAR:
-        raise ValueError("before there were such cameras")
-    micro = int(tags.get(_SUBSEC, b"0")[:6].ljust(6, b"0"))
-    taken = datetime.fromisoformat(f"{year}-{month}-{day}T{clock}.{micro:06d}+00:00")
-    told = tags.get(_OFFSET, b"+00:00").decode("ascii")
-    if told in _NO_OFFSET:
-        return taken
-    offset = _OFFSET_FORM.fullmatch(told)
-    if offset is None:
-        raise ValueError("not an offset")
-    shift = timedelta(hours=int(offset[2]), minutes=int(offset[3])) * (1 if offset[1] == "+" else -1)
-    return taken - shift
 
 
 def describe(face: Face) -> dict[str, Any]:

@@ -78,7 +78,12 @@ class Pull(Protocol):
     """A queue that processes share, where each takes what it can: faces that come another way than by MQTT.
 
     Every message needs its `ack`, in any order; what has none when this is closed is given to another.
+
+    Attributes:
+        on_oversize: is told topic and size of what is discarded for its size, if set.
     """
+
+    on_oversize: Callable[[str, int], None] | None
 
     @property
     def connected(self) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final, Literal, NamedTuple
 
 from facerelay.alarms import Alarm, Report
-from facerelay.topics import Account
+from facerelay.messages import Account
 
 Level = Literal["good", "warning", "critical", "unknown"]
 

@@ -16,7 +16,7 @@ from raw import ClosedError, Raw
 
 from chains import eventually
 from conftest import Make
-from facerelay import topics
+from facerelay import messages, topics
 from facerelay.link import wire
 from facerelay.link.tls import tls_context
 from facerelay.mqtt import Will
@@ -143,15 +143,15 @@ def test_a_forged_receipt(chain: Besieged, mill: Raw) -> None:
     assert chain.pump is not None
     with chain.held("store"):
         face = chain.pump.ask("face")
-        receipt = topics.Receipt(id=face["id"], sha256=face["sha256"], outcome="stored")
-        batch = topics.Receipts(store="main", receipts=(receipt,))
+        receipt = messages.Receipt(id=face["id"], sha256=face["sha256"], outcome="stored")
+        batch = messages.Receipts(store="main", receipts=(receipt,))
         refused(chain, mill, topics.receipts("door", chain.pump.outbox), batch.to_bytes())
         assert chain.pump.state(face["id"]) == "waiting"
     chain.good()
 
 
 def test_a_forged_store(chain: Besieged, mill: Raw) -> None:
-    hello = topics.Hello(store="main", start="0123456789abcdef")
+    hello = messages.Hello(store="main", start="0123456789abcdef")
     refused(chain, mill, topics.hello("main"), hello.to_bytes(), retain=True)
     chain.good()
 

@@ -18,8 +18,8 @@ from chains import eventually
 from enrolled import Stranger
 from facerelay import topics
 from facerelay.erasures import Erasure, Erasures
+from facerelay.messages import Hello, Receipt, Receipts
 from facerelay.signing import Signer
-from facerelay.topics import Hello, Receipt, Receipts
 
 
 @pytest.fixture(scope="module")

@@ -31,6 +31,7 @@ class BucketProxy(Proxy):
 
     Attributes:
         bitten: requests that were delayed, or falsely answered, by state.
+        methods: of all requests that came.
     """
 
     def __init__(self, target: int) -> None:
@@ -39,6 +40,7 @@ class BucketProxy(Proxy):
         self._healed = asyncio.Event()
         self._turn = False
         self.bitten: Counter[State] = Counter()
+        self.methods: Counter[bytes] = Counter()
 
     def set(self, state: State) -> None:
         """Break the bucket, or heal it with `up`."""
@@ -51,6 +53,7 @@ class BucketProxy(Proxy):
         answers: asyncio.Task[None] | None = None
         try:
             while request := await _request(reader):
+                self.methods[request.partition(b" ")[0]] += 1
                 if self._state == "slow":
                     self.bitten["slow"] += 1
                     await asyncio.sleep(_SLOW_S)

@@ -11,7 +11,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from facerelay import face, settings, topics
+from facerelay import face, messages, settings, topics
 from facerelay.config import Broker
 from facerelay.link.session import Session
 from fuzzing.million import Found, hostile, resident_kb
@@ -69,7 +69,7 @@ async def _feed(url: str, process: subprocess.Popen[bytes], count: int, seed: in
             if message.topic.startswith("stores/"):
                 ready.set()
                 continue
-            for receipt in topics.Receipts.from_bytes(message.payload).receipts:
+            for receipt in messages.Receipts.from_bytes(message.payload).receipts:
                 found.outcomes[receipt.outcome] += 1
                 outcomes[receipt.id] = receipt.outcome
 

@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 import pyrage
 from pydantic import ValidationError
 
-from facerelay import exif, face, picture, sealed, sealing, settings, signing, topics
+from facerelay import exif, face, messages, picture, sealed, sealing, settings, signing, topics
 from facerelay.cloud import keys
 from facerelay.cloud.connection import Answer, Connection
 from facerelay.cloud.contract import BucketError, check_key, is_key
@@ -77,17 +77,17 @@ def thumbnail(data: bytes) -> None:
 
 def receipts(data: bytes) -> None:
     """A batch of receipts."""
-    _message(topics.Receipts, data)
+    _message(messages.Receipts, data)
 
 
 def hello(data: bytes) -> None:
     """A store's hello."""
-    _message(topics.Hello, data)
+    _message(messages.Hello, data)
 
 
 def ledger(data: bytes) -> None:
     """The books of an outbox."""
-    _message(topics.Ledger, data)
+    _message(messages.Ledger, data)
 
 
 def tombstone(data: bytes) -> None:
@@ -236,7 +236,7 @@ def certificate(data: bytes) -> None:
         "start": "a" * 16,
         "certificate": base64.b64encode(data[:3_000]).decode(),
     }
-    with suppress(IgnoredError, topics.WireError):
+    with suppress(IgnoredError, messages.WireError):
         _voices().hello("stores/main", (json.dumps(told)[:-1] + tail).encode())
 
 
@@ -251,10 +251,10 @@ def sealed_face(data: bytes) -> None:
         _opener().open(outer.face, parts, _LIMITS)
 
 
-def _message(kind: type[topics.Receipts | topics.Hello | topics.Ledger], data: bytes) -> None:
+def _message(kind: type[messages.Receipts | messages.Hello | messages.Ledger], data: bytes) -> None:
     try:
         one = kind.from_bytes(data)
-    except topics.WireError as error:
+    except messages.WireError as error:
         assert str(error).isprintable(), error
         return
     again = one.to_bytes()

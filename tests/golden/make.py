@@ -16,7 +16,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from facerelay import face, sealing, topics
+from facerelay import face, messages, sealing
 from facerelay.cloud.voice import Voice
 from facerelay.edge.outbox import Outbox
 from facerelay.erasures import Erasure, Erasures
@@ -62,15 +62,15 @@ def main(folder: Path) -> None:
             frozen = face.freeze(known(number, outbox.id, outbox.run), picture("jpg"))
             outbox.put(frozen, chosen=1_795_000_000.0).result()
             if outcome != "waiting":
-                receipts.append(topics.Receipt(id=frozen.face.id, sha256=frozen.sha256, outcome=outcome))
+                receipts.append(messages.Receipt(id=frozen.face.id, sha256=frozen.sha256, outcome=outcome))
         outbox.answer(receipts).result()
         outbox.count("golden", "door", frames=100, detections=50).result()
         (folder / "ledger.json").write_bytes(outbox.ledger().result().to_bytes())
     (folder / "outbox.db.lock").unlink()
     (folder / "receipts.json").write_bytes(
-        topics.Receipts(store="store", receipts=tuple(receipts)).to_bytes()
+        messages.Receipts(store="store", receipts=tuple(receipts)).to_bytes()
     )
-    (folder / "hello.json").write_bytes(topics.Hello(store="store", start="c" * 16).to_bytes())
+    (folder / "hello.json").write_bytes(messages.Hello(store="store", start="c" * 16).to_bytes())
 
 
 def signed(folder: Path) -> None:
@@ -84,7 +84,7 @@ def signed(folder: Path) -> None:
         section = Trust(authority=trust / "authority.pem", cert=trust / "store.pem", key=trust / "store.key")
         voice = Voice("main", section)
         shutil.copy(trust / "authority.pem", folder / "authority.pem")
-    unsigned = topics.Receipts.from_bytes((folder / "receipts.json").read_bytes())
+    unsigned = messages.Receipts.from_bytes((folder / "receipts.json").read_bytes())
     _, (receipts,) = voice.receipts("golden", "a" * 32, list(unsigned.receipts))
     (folder / "receipts-signed.json").write_bytes(receipts)
     (folder / "hello-signed.json").write_bytes(voice.hello("c" * 16)[1])

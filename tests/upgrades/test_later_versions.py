@@ -26,8 +26,8 @@ from facerelay.edge.parked import Asked
 from facerelay.edge.relaying import relaying
 from facerelay.edge.schema import OutboxError
 from facerelay.face import FaceError, Frozen, Limits
+from facerelay.messages import Account, Hello, Ledger, Receipt, Receipts, WireError
 from facerelay.mqtt import Session
-from facerelay.topics import Account, Hello, Ledger, Receipt, Receipts, WireError
 from waiting import running, until
 
 

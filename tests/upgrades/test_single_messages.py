@@ -24,8 +24,8 @@ from facerelay.commands.running import connector
 from facerelay.config import Broker, Bucket, Config
 from facerelay.edge import reading
 from facerelay.face import Thinned
+from facerelay.messages import Account, Hello, Ledger, LinkHealth, Receipts
 from facerelay.mqtt import Session
-from facerelay.topics import Account, Hello, Ledger, LinkHealth, Receipts
 from waiting import until
 
 OWNER = "a" * 32

@@ -28,7 +28,7 @@ from servers import answers, free_port
 TESTS = Path(__file__).parent.parent
 ROOT = TESTS.parent
 FIRST = "f26fe0bc26f77b42bf504816f58533ce9f4723f0"
-"""The last state of the first version: docs/upgrades.md says why it is this one."""
+"""The first version: the last state before cameras, the finding of faces, and the books grew."""
 
 _MAX_MESSAGE = 1_000_000
 

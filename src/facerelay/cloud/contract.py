@@ -179,6 +179,72 @@ class Bucket(ABC):
         return
 
 
+class WrappedBucket(Bucket):
+    """Another bucket, to which everything is passed on; who wraps it changes what he likes.
+
+    Args:
+        bucket: the other one.
+    """
+
+    def __init__(self, bucket: Bucket) -> None:
+        self.url = bucket.url
+        self.paged = bucket.paged
+        self._bucket = bucket
+
+    def _ask(self) -> None:
+        """Take note of a request that is about to be passed on."""
+
+    async def put_new(
+        self,
+        key: str,
+        data: bytes,
+        *,
+        content_type: str = "application/octet-stream",
+        metadata: Mapping[str, str] | None = None,
+        sha256: str | None = None,
+    ) -> bool:
+        """Create an object."""
+        self._ask()
+        return await self._bucket.put_new(
+            key, data, content_type=content_type, metadata=metadata, sha256=sha256
+        )
+
+    async def put(self, key: str, data: bytes, *, content_type: str = "application/json") -> None:
+        """Write an object."""
+        self._ask()
+        await self._bucket.put(key, data, content_type=content_type)
+
+    async def get(self, key: str, *, max_bytes: int) -> bytes:
+        """Read an object."""
+        self._ask()
+        return await self._bucket.get(key, max_bytes=max_bytes)
+
+    async def get_range(self, key: str, *, start: int, length: int) -> bytes:
+        """Read a part of an object."""
+        self._ask()
+        return await self._bucket.get_range(key, start=start, length=length)
+
+    async def delete(self, key: str) -> None:
+        """Delete an object."""
+        self._ask()
+        await self._bucket.delete(key)
+
+    async def list(self, prefix: str = "", *, after: str | None = None) -> AsyncIterator[Entry]:
+        """List objects."""
+        self._ask()
+        async for entry in self._bucket.list(prefix, after=after):
+            yield entry
+
+    async def children(self, prefix: str = "") -> Children:
+        """Return one level."""
+        self._ask()
+        return await self._bucket.children(prefix)
+
+    async def close(self) -> None:
+        """Give back what is held open."""
+        await self._bucket.close()
+
+
 def check_key(key: str) -> str:
     """Return the key unchanged if every segment is a plain name: no path leads out of the bucket.
 

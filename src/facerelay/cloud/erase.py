@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from facerelay.cloud import keys, proofs, quarantine
 from facerelay.cloud.contract import LONGEST_PUT_S, Bucket
 from facerelay.cloud.shards.row import Row
-from facerelay.cloud.shards.sweep import Held, Sweep
+from facerelay.cloud.shards.sweep import Listed, Sweep
 from facerelay.cloud.survey import Survey, counted
 from facerelay.cloud.tombstones import AGE_S, MAX_IDS, Tombstone, bury, now
 from facerelay.steps import Watch, unwatched
@@ -59,7 +59,7 @@ class _Found:
     id: str
     camera: str
     ahead: bool
-    shard: Held | None = None
+    shard: Listed | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final, NamedTuple, Protocol
 
-from facerelay.topics import Ledger, WireError
+from facerelay.messages import Ledger, WireError
 
 _MOST_BYTES: Final = 16_000_000
 _SHARE: Final = 2

@@ -22,8 +22,8 @@ if TYPE_CHECKING:  # they load pyarrow, which a store of objects does without
 
 log = logging.getLogger(__name__)
 
-LOOK_S: Final = 60.0
-"""Tombstones may be so old where faces are held: closing looks again after it, and a look is a request."""
+LOOK_S: Final = 300.0
+"""Tombstones may be so old where faces are held: closing looks before and after. Each look is a request."""
 
 _CLOSING_S: Final = 20.0
 _AT_ONCE: Final = 5_000

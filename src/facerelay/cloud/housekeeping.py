@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 from facerelay.cloud import retention
-from facerelay.cloud.contract import Bucket, BucketError
+from facerelay.cloud.contract import Bucket
+from facerelay.cloud.every import every
 from facerelay.cloud.peers import Peers
 from facerelay.cloud.quarantine import Quarantine
 
@@ -58,6 +59,7 @@ class Housekeeping:
         self._orphans = orphans
         self._clock = clock
         self._due = clock()
+        self._recount = clock() + _EVERY_S
 
     async def run(self) -> None:
         """Keep house until cancelled."""
@@ -70,26 +72,24 @@ class Housekeeping:
         """Do what is due, if it is this store's to do.
 
         Raises:
-            BucketError: the bucket failed; asking again is safe.
+            BucketError: the bucket failed; asking again is safe, and takes up what was not done. An orphan
+                that cannot be read waits for the next turn.
         """
-        if self._clock() < self._due or not (self._peers.owns(WORD) or not self._peers.connected):
+        if self._peers.connected and not self._peers.owns(WORD):
+            self._heed_others()
             return
-        if self._orphans is not None:
-            await self._orphans.look()
+        if self._clock() < self._due:
+            return
         swept = await self._quarantine.sweep()
         expired = await retention.expire(self._bucket, keep=self._keep) if self._keep else 0
-        self._due = self._clock() + _EVERY_S
+        self._due = self._recount = self._clock() + _EVERY_S
         if swept or expired:
             log.info("deleted by age: %d faces, pictures and books, %d objects in quarantine", expired, swept)
+        if self._orphans is not None:  # last: one that cannot be read keeps nothing else from being done
+            await self._orphans.look()
 
-
-async def every(seconds: float, work: Callable[[], Awaitable[None]]) -> None:
-    """Do a work now and then; where the bucket fails, sooner again."""
-    while True:
-        try:
-            await work()
-        except BucketError as error:
-            log.warning("put off: %s", error)
-            await asyncio.sleep(min(seconds, _LOOK_S))
-        else:
-            await asyncio.sleep(seconds)
+    def _heed_others(self) -> None:
+        """Have what another store swept out of the quarantine count for nothing here either."""
+        if self._clock() >= self._recount:
+            self._quarantine.recount()
+            self._recount = self._clock() + _EVERY_S

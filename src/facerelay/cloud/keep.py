@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import logging
-import random
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -16,24 +14,21 @@ from facerelay import picture
 from facerelay.cloud import foreign
 from facerelay.cloud.contract import Bucket, BucketError, content_type
 from facerelay.cloud.counters import Counters
+from facerelay.cloud.patience import REFUSALS, SAY_EVERY_S, Backoff, works
 from facerelay.cloud.quarantine import Quarantine
 from facerelay.cloud.shards.pack import Pack
 from facerelay.cloud.shards.row import Row
 from facerelay.cloud.shelf import Objects, Placed, Shelf, create
-from facerelay.cloud.tombstones import Tombstones
+from facerelay.cloud.tombstones import AGE_S, Tombstones
 from facerelay.face import Face, FaceError, Frozen, Limits
+from facerelay.messages import Receipt
 from facerelay.sealed import SealError, UncheckedError
 from facerelay.seldom import Seldom
-from facerelay.topics import FaceTopic, Receipt, shown
+from facerelay.topics import FaceTopic, shown
 
 log = logging.getLogger(__name__)
 
-_FIRST_DELAY_S: Final = 0.2
-_LONGEST_DELAY_S: Final = 10.0
-_REFUSALS: Final = 5
 _OBJECTS: Final = ("faces/", "foreign/")
-_SAY_EVERY_S: Final = 10.0
-_JITTER: Final = random.Random()  # noqa: S311 - spreads retries, keeps no secret
 
 _ANY: Final = Limits(bytes=sys.maxsize, pixels=sys.maxsize)
 """Of a face that was taken already."""
@@ -97,7 +92,7 @@ class Keeper:
         self._tombstones = tombstones
         self._seals = seals
         self._shelf = Objects(bucket, counters=self.counters) if shelf is None else shelf
-        self._bucket_fails = Seldom(log, every_s=_SAY_EVERY_S)
+        self._bucket_fails = Seldom(log, every_s=SAY_EVERY_S)
         self._seldom = Seldom(log)
 
     async def keep(self, topic: str, payload: bytes) -> Answer | None:
@@ -108,7 +103,7 @@ class Keeper:
         Returns:
             The receipt, where the message has an owner.
         """
-        delay, refusals = _FIRST_DELAY_S, 0
+        backoff, refusals = Backoff(), 0
         while True:
             try:
                 return await self._keep(topic, payload)
@@ -120,10 +115,9 @@ class Keeper:
                 form = "the bucket fails, trying again: %s"
                 self._bucket_fails.say(logging.WARNING, "bucket", form, error)
                 refusals += not error.passing and error.key.startswith(_OBJECTS)
-                if refusals >= _REFUSALS and await self._works():
+                if refusals >= REFUSALS and await works(self._bucket):
                     return self._give_up(topic, payload)
-            await asyncio.sleep(delay * _JITTER.uniform(0.5, 1.5))
-            delay = min(2 * delay, _LONGEST_DELAY_S)
+            await backoff.pause()
 
     async def _keep(self, topic: str, payload: bytes) -> Answer | None:
         try:
@@ -134,7 +128,7 @@ class Keeper:
         if doubt := await self._doubt(topic, frozen):
             reason, why = doubt
             return await self._refuse(topic, payload, face, reason, why=why)
-        if await self._erased(face):
+        if self._is_known_erased(face) if self._shelf.holds else await self._erased(face):
             return self._answer_erased(frozen)
         placed = await self._shelf.place(frozen)
         if placed == "conflict":
@@ -215,7 +209,8 @@ class Keeper:
         Who sent it there is not whom it names: a site could have others sent receipts without end, and
         whoever replays a face there could have its edge give it up.
         """
-        if await self._erased(face):
+        await self._tombstones.refresh(age_s=AGE_S)
+        if self._is_known_erased(face):
             self.counters.erased += 1
             outcome = "erased"
         else:
@@ -251,14 +246,6 @@ class Keeper:
         self.counters.refused["bucket"] += 1
         return _answer(face, hashlib.sha256(payload).hexdigest(), "refused:bucket")
 
-    async def _works(self) -> bool:
-        """Whether the bucket takes anything at all: if not, the fault is not with one object."""
-        try:
-            await self._bucket.probe()
-        except BucketError:
-            return False
-        return True
-
     async def _doubt(self, topic: str, frozen: Frozen) -> tuple[str, str] | None:
         """Return why a face is not taken at its word, in a slug and in words; None where it is."""
         face = frozen.face
@@ -277,6 +264,9 @@ class Keeper:
 
     async def _erased(self, face: Face) -> bool:
         return await self._tombstones.covers(face.id, face.site, face.camera, face.time)
+
+    def _is_known_erased(self, face: Face) -> bool:
+        return self._tombstones.covered(face.id, face.site, face.camera, face.time)
 
     def _answer_erased(self, frozen: Frozen) -> Answer:
         self.counters.erased += 1

@@ -7,12 +7,12 @@ import logging
 from collections.abc import Callable
 from typing import Final
 
-from facerelay import topics
+from facerelay import messages
 from facerelay.cloud.books import Books
 from facerelay.cloud.bucket import Bucket
+from facerelay.cloud.every import every
 from facerelay.cloud.heard import Heard
 from facerelay.cloud.history.diary import Diary
-from facerelay.cloud.housekeeping import every
 from facerelay.cloud.measures import Measures
 from facerelay.cloud.notices import Notices
 from facerelay.cloud.peers import Peers
@@ -49,17 +49,19 @@ class Ledgers:
         strange: Callable[[], None],
         count: Callable[[], None],
     ) -> None:
-        def owns(site: str, outbox: str) -> bool:
-            return peers.owns(topics.ledger(site, outbox))
-
         name = f"{settings.name}.{settings.instance}" if settings.instance else settings.name
         self._peers = peers
         self._notices = notices
         self._measures = measures
         self._strange = strange
-        self._diary = Diary(bucket, store=name, met=measures.begin, owns=owns)
+        self._diary = Diary(bucket, store=name, met=measures.begin, owns=peers.owns_outbox)
         self._books = Books(
-            bucket, heed=self._heed, keep=settings.retention, count=count, owns=owns, every_s=settings.books_s
+            bucket,
+            heed=self._heed,
+            keep=settings.retention,
+            count=count,
+            owns=peers.owns_outbox,
+            every_s=settings.books_s,
         )
         self._heard = Heard(owns=peers.owns, take=self._books.take, strange=strange)
 
@@ -86,7 +88,7 @@ class Ledgers:
             await self._books.flush()
         await self._diary.flush(everything=True)
 
-    def _heed(self, site: str, ledger: topics.Ledger) -> None:
+    def _heed(self, site: str, ledger: messages.Ledger) -> None:
         """Look at an edge's books; whatever they make of that, faces are stored."""
         self._notices.hear(site, ledger)
         if ledger.link and ledger.link.strange:

@@ -11,11 +11,11 @@ from typing import Final
 
 from facerelay import alarms
 from facerelay.cloud.counters import Counters
+from facerelay.messages import Account, Ledger, LinkHealth
 from facerelay.metrics import Metric, Reading, books
 from facerelay.metrics import catalogue as c
 from facerelay.metrics.lately import Lately
 from facerelay.mqtt import Session
-from facerelay.topics import Account, Ledger, LinkHealth
 
 _MOST_OUTBOXES: Final = 2_000
 _MOST_CAMERAS: Final = 10_000

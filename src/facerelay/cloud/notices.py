@@ -15,9 +15,9 @@ from pydantic import ValidationError
 from facerelay.cloud.contract import BucketError
 from facerelay.cloud.tombstones import Tombstone, Tombstones
 from facerelay.erasures import MOST_IDS, MOST_RULES, Erasure, Erasures
+from facerelay.messages import Ledger
 from facerelay.mqtt import NotConnectedError
 from facerelay.seldom import Seldom
-from facerelay.topics import Ledger
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ class Notices:
     Args:
         tombstones: what was erased.
         publish: tells some of it to an outbox.
-        age_s: how old their last look may be.
+        age_s: how old their last look may be; if not given, a minute, or what they allow for themselves.
         clock: monotonic seconds.
     """
 
@@ -71,12 +71,12 @@ class Notices:
         tombstones: Tombstones,
         publish: Callable[[str, str, Erasures], Awaitable[None]],
         *,
-        age_s: float = _AGE_S,
+        age_s: float | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._tombstones = tombstones
         self._publish = publish
-        self._age_s = age_s
+        self._age_s = max(_AGE_S, tombstones.age_s) if age_s is None else age_s
         self._clock = clock
         self._waiting: dict[Place, str] = {}
         self._of_site: Counter[str] = Counter()

@@ -15,9 +15,9 @@ from typing import Final
 
 from facerelay import topics
 from facerelay.face import SLUG
+from facerelay.messages import Beat, WireError
 from facerelay.mqtt import NotConnectedError, Session
 from facerelay.seldom import Seldom
-from facerelay.topics import Beat, WireError
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +57,8 @@ class Peers:
 
     Stores of another bucket, or with another retention, count for nothing: each side has its own books to
     keep. A store that hears nobody, not even where others are, is alone, and owns everything. Two that own
-    one word for a moment must do no harm. While this store has no connection nobody is taken for gone.
+    one word for a moment must do no harm. While this store has no connection, or does not even hear itself,
+    as when the bucket fails and faces fill the way to it, nobody is taken for gone.
 
     Args:
         store: this store's name.
@@ -71,6 +72,7 @@ class Peers:
         hello: `start` of the hello of this name that was said last, as far as it is known.
         on_change: called when stores came or went; owners may be others.
         on_loss: called where one went without a word, faces were held there, and it is ours to tell edges.
+        on_alive: called with the run of each that is heard.
         lost: the run of that one.
         echoes: own beats that the broker handed back.
     """
@@ -94,12 +96,14 @@ class Peers:
         self._peers: dict[str, _Peer] = {}
         self._owned: dict[str, bool] = {}
         self._connected = False
+        self._echo_at = clock()
         self._settled = asyncio.Event()
         self._wake = asyncio.Event()
         self._seldom = Seldom(log)
         self.hello: str | None = None
         self.on_change: Callable[[], None] = lambda: None
         self.on_loss: Callable[[], None] = lambda: None
+        self.on_alive: Callable[[str], None] = lambda _: None
         self.lost: str | None = None
         self.echoes = 0
 
@@ -120,6 +124,10 @@ class Peers:
             self._owned[word] = owner == self.topic
         return self._owned[word]
 
+    def owns_outbox(self, site: str, outbox: str) -> bool:
+        """Whether this store is the one that deals with an outbox's books."""
+        return self.owns(topics.ledger(site, outbox))
+
     @property
     def connected(self) -> bool:
         """Whether others can be heard."""
@@ -132,8 +140,7 @@ class Peers:
     def on_state(self, up: bool) -> None:  # noqa: FBT001 - the shape of a session's callback
         """Take note of a connection made or lost: whoever could not be heard meanwhile has time anew."""
         self._connected = up
-        for peer in self._peers.values():
-            peer.at = self._clock()
+        self._allow_time()
         self.nudge()
 
     def settle(self) -> None:
@@ -196,7 +203,7 @@ class Peers:
 
     def look(self) -> None:
         """See who was not heard for long."""
-        if not self._connected:
+        if not self._connected or self._is_deaf:
             return
         late = self._clock() - GONE_S
         gone = {topic: peer for topic, peer in self._peers.items() if peer.at < late}
@@ -210,12 +217,27 @@ class Peers:
 
     def _hear_own(self, beat: Beat) -> None:
         if beat.run == self._run:
+            if self._is_deaf:
+                self._allow_time()
+            self._echo_at = self._clock()
             self.echoes += 1
         elif not beat.ends:
             form = "another store is at work as %s: give each a name, or a store.instance, of its own"
             self._seldom.say(logging.ERROR, "rival", form, self.topic)
 
+    @property
+    def _is_deaf(self) -> bool:
+        """Whether not even its own beats came for long, though the broker hands them back."""
+        return self.echoes > 0 and self._clock() - self._echo_at > GONE_S / 2
+
+    def _allow_time(self) -> None:
+        """Give all that could not be heard time anew."""
+        self._echo_at = self._clock()
+        for peer in self._peers.values():
+            peer.at = self._echo_at
+
     def _hear_other(self, topic: str, beat: Beat) -> None:
+        self.on_alive(beat.run)
         known = self._peers.get(topic)
         if known is None and len(self._peers) >= _MOST - 1:
             self._seldom.say(logging.WARNING, "many", "more than %d stores: others are passed over", _MOST)
@@ -229,8 +251,14 @@ class Peers:
             self._lost(topic, known)
 
     def _lost(self, topic: str, peer: _Peer) -> None:
-        """One went without a word. Of those who are left, one tells the edges."""
-        if peer.holds and self.owns(topic):
+        """One went without a word. Of those who are left, one tells the edges.
+
+        A process that is back in its place already does not know of what was held there.
+        """
+        if not peer.holds or not self._settled.is_set():
+            return
+        left = (self.topic, *(one for one in self._peers if one != topic))
+        if max(left, key=lambda who: _weight(who, topic)) == self.topic:
             self.lost = peer.run
             self.on_loss()
 

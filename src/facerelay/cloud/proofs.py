@@ -234,7 +234,7 @@ async def _alive(bucket: Bucket, watch: Watch) -> int:
             alive += bool(face and tombstones.covered(face.id, face.site, face.camera, face.time))
 
     def judge(row: Row) -> bool | None:
-        return tombstones.covered(row.id, row.site, row.camera, row.time) or None
+        return row.erased_by(tombstones) or None
 
     async for _, found in Sweep(bucket, watch=watch).find(lambda _: True, judge):
         alive += len(found)

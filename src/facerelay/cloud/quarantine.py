@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import logging
 from collections import OrderedDict
@@ -70,6 +71,7 @@ class Quarantine:
         self._max_bytes = max_bytes
         self._keep = keep
         self._used: int | None = None
+        self._counting = asyncio.Lock()
         self._recent: OrderedDict[bytes, None] = OrderedDict()
         self._seldom = Seldom(log)
 
@@ -83,25 +85,25 @@ class Quarantine:
         mark = _mark(topic, sha256)
         if mark not in self._recent and face is None and await foreign.is_erased(self._bucket, sha256):
             return False
-        if mark in self._recent:
+        used = await self._counted()
+        if mark in self._recent:  # another one of it may have come meanwhile
             return False
-        if self._used is None:
-            self._used = await self._usage()
         note = _note(topic, payload, reason, sha256, face)
         text = note.model_dump_json(exclude_none=True).encode()
         size = _space(len(payload)) + _space(len(text))
-        if self._used + size > self._max_bytes:
+        if used + size > self._max_bytes:
             form = "%s: not kept, the quarantine is full: raise store.quarantine_bytes"
             self._seldom.say(logging.WARNING, "full", form, shown(topic))
             return False
-        self._used += size
+        self._used = used + size
         self._recent[mark] = None
         if len(self._recent) > _REMEMBERED:
             self._recent.popitem(last=False)
         try:
             await self._write(f"{_stem(note)}", payload, text)
         except BucketError as error:
-            self._used -= size
+            if self._used is not None:  # else it is counted anew
+                self._used -= size
             self._recent.pop(mark, None)
             if error.passing:
                 raise
@@ -140,6 +142,13 @@ class Quarantine:
     async def _write(self, stem: str, payload: bytes, note: bytes) -> None:
         await self._bucket.put_new(f"{stem}.bin", payload)
         await self._bucket.put(f"{stem}.json", note)
+
+    async def _counted(self) -> int:
+        """Return what is used; it is counted once, whoever else asks meanwhile."""
+        async with self._counting:
+            if self._used is None:
+                self._used = await self._usage()
+            return self._used
 
     async def _usage(self) -> int:
         return sum([_space(entry.size) async for entry in self._bucket.list(ROOT)])

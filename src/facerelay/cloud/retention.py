@@ -7,14 +7,14 @@ from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from facerelay.cloud import books, foreign, history, keys
+from facerelay.cloud import foreign, history, keys, read_books
 from facerelay.cloud.contract import Bucket, Entry
 from facerelay.cloud.shards import names
-from facerelay.cloud.shards.sweep import Held, dates, of_date, read
+from facerelay.cloud.shards.sweep import Listed, dates, of_date, read
 
 log = logging.getLogger(__name__)
 
-_ANYWHERE: Final = (foreign.ROOT, books.ROOT, history.ROOT)
+_ANYWHERE: Final = (foreign.ROOT, read_books.ROOT, history.ROOT)
 BY_AGE: Final = (keys.ROOT, *_ANYWHERE, names.ROOT, names.CATALOGUE)
 """What goes by age. Tombstones and proofs are not here: they outlive all that could send a face again."""
 
@@ -48,9 +48,9 @@ async def expire(bucket: Bucket, *, keep: timedelta, now: Callable[[], datetime]
             await bucket.delete(entry.key)
             gone += 1
     for date in await dates(bucket, may_be_old):
-        for held in await of_date(bucket, date):
-            if await _is_old(bucket, held, before):
-                for entry in held.entries:  # the catalogue first: no reader is led to what is not there
+        for listed in await of_date(bucket, date):
+            if await _is_old(bucket, listed, before):
+                for entry in listed.entries:  # the catalogue first: no reader is led to what is not there
                     await bucket.delete(entry.key)
                     gone += 1
     return gone
@@ -66,19 +66,19 @@ async def _candidates(bucket: Bucket, may_be_old: Callable[[str], bool]) -> Asyn
             yield entry
 
 
-async def _is_old(bucket: Bucket, held: Held, before: datetime) -> bool:
+async def _is_old(bucket: Bucket, listed: Listed, before: datetime) -> bool:
     """Whether a shard's faces arrived longer ago.
 
     The bucket's clock says so, but for a shard that was written anew to erase a face: it was closed before.
     That its name is of such a one is looked at, for a store's clock may have been wrong when it made a name.
     """
-    if held.modified < before:
+    if listed.modified < before:
         return True
-    if held.shard.closed >= before:
+    if listed.shard.closed >= before:
         return False
     try:
         from facerelay.cloud.shards.rewrite import arrival  # noqa: PLC0415 - it loads pyarrow
     except ModuleNotFoundError as error:
-        log.warning("%s stays for now: %s is not installed", held.shard.tar, error.name)
+        log.warning("%s stays for now: %s is not installed", listed.shard.tar, error.name)
         return False
-    return arrival(held.shard, await read(bucket, held), held.modified) < before
+    return arrival(listed.shard, await read(bucket, listed), listed.modified) < before

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from typing import Final
 
+from facerelay import topics
 from facerelay.cloud.peers import Peers
 from facerelay.config import Config
 from facerelay.mqtt import Connect
@@ -30,10 +31,37 @@ def common(config: Config) -> str:
     return repr((bucket.url, bucket.endpoint, store.retention_days, store.quarantine_days))
 
 
+def peers(config: Config, *, run: str, holds: bool) -> Peers:
+    """Return what knows the other stores, and is known to them.
+
+    Args:
+        config: this machine's settings.
+        run: of this process.
+        holds: whether faces go with it when it falls.
+    """
+    store = config.store
+    return Peers(store.name, store.instance, run=run, keeps=common(config), holds=holds)
+
+
 def faces(config: Config) -> str:
     """Return what to subscribe to for faces."""
     store, every = config.store, config.face_topic.filter
     return _shared(store.group, every) if store.intake == "shared" else every
+
+
+def subscriptions(config: Config, *, pulls: bool) -> tuple[tuple[str, int], ...]:
+    """Return what to subscribe to by MQTT, each with its QoS.
+
+    Args:
+        config: this machine's settings.
+        pulls: whether faces come from elsewhere. Then the broker may be a cluster of NATS, where at QoS 1 a
+            node that is away keeps us out for a minute; ledgers are said again.
+    """
+    return (
+        *(() if pulls else ((faces(config), config.level),)),
+        (topics.LEDGERS, 0 if pulls else min(config.level, 1)),
+        (topics.BEATS, 0),
+    )
 
 
 def _shared(group: str, topic_filter: str) -> str:

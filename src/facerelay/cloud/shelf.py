@@ -18,7 +18,13 @@ _BINARY: Final = "application/octet-stream"
 
 
 class Shelf(Protocol):
-    """Takes faces that are to be kept."""
+    """Takes faces that are to be kept.
+
+    Attributes:
+        holds: whether a face comes to the bucket later, and is looked for among the erased at that time.
+    """
+
+    holds: bool
 
     async def place(self, frozen: Frozen) -> Placed:
         """Put a face where it belongs; never over other bytes.
@@ -42,6 +48,8 @@ class Objects:
         bucket: where.
         counters: are told how long it takes.
     """
+
+    holds = False
 
     def __init__(self, bucket: Bucket, *, counters: Counters) -> None:
         self._bucket = bucket

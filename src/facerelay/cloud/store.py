@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, suppress
 from datetime import timedelta
 from typing import Final
 
-from facerelay import topics
 from facerelay.cloud import sharing
-from facerelay.cloud.bucket import BucketError, open_bucket
+from facerelay.cloud.bucket import Bucket, BucketError, open_bucket
 from facerelay.cloud.counters import Counters
 from facerelay.cloud.greeter import Greeter
 from facerelay.cloud.holding import LOOK_S, Holding
 from facerelay.cloud.housekeeping import Housekeeping
-from facerelay.cloud.keep import Answer, Keeper
+from facerelay.cloud.intake import Intake, Source
+from facerelay.cloud.keep import Keeper
 from facerelay.cloud.ledgers import Ledgers
 from facerelay.cloud.measures import Measures
 from facerelay.cloud.notices import Notices
-from facerelay.cloud.peers import Peers
 from facerelay.cloud.quarantine import Quarantine
 from facerelay.cloud.receipts import Outgoing
 from facerelay.cloud.tombstones import AGE_S, Tombstones
@@ -31,13 +29,10 @@ from facerelay.config import Config
 from facerelay.erasures import Erasures
 from facerelay.face import Frozen
 from facerelay.metrics import Meters
-from facerelay.mqtt import Connect, Message, Pull, Session
-from facerelay.seldom import Seldom, fault_of
-from facerelay.tracing import OFF, Tracer, Value
+from facerelay.mqtt import Connect, Pull, Session
+from facerelay.tracing import OFF, Tracer
 
 log = logging.getLogger(__name__)
-
-Source = Session | Pull
 
 _SAY_EVERY_S: Final = 60.0
 _GOODBYE_S: Final = 5.0
@@ -79,18 +74,14 @@ async def serve_store(
     client_id = sharing.client_id(config)
     session = connect(
         client_id=client_id,
-        subscribe=(
-            *(() if pull is not None else ((sharing.faces(config), config.level),)),
-            # Ledgers are said again. In a cluster of NATS at QoS 1 a node that is away keeps us out for
-            # a minute.
-            (topics.LEDGERS, 0 if pull is not None else min(config.level, 1)),
-            (topics.BEATS, 0),
-        ),
+        subscribe=sharing.subscriptions(config, pulls=pull is not None),
         clean=config.delivery != "broker",
         window=2 * config.store.concurrency,
         on_state=store.on_state,
         on_oversize=store.on_oversize,
     )
+    if pull is not None:
+        pull.on_oversize = store.on_oversize
     async with AsyncExitStack() as stack:
         sources: list[Source] = [await stack.enter_async_context(session)]
         if pull is not None:
@@ -108,40 +99,29 @@ class _Store:
 
     def __init__(self, config: Config, trace: Tracer) -> None:
         self._config = config
-        self._trace = trace
-        self._seldom = Seldom(log)
         self._voice = Voice(config.store.name, config.trust, instance=config.store.instance)
         self._bucket = open_bucket(config.bucket, quick=True)
-        self._quarantine = Quarantine(
-            self._bucket,
-            max_bytes=config.store.quarantine_bytes,
-            keep=timedelta(days=config.store.quarantine_days),
-        )
+        quarantine = _quarantine(config, self._bucket)
         tombstones = Tombstones(self._bucket, age_s=LOOK_S if config.store.layout == "shards" else AGE_S)
         counters = Counters()
         self._holding = Holding(config.store, self._bucket, tombstones=tombstones, counters=counters)
         self._keeper = Keeper(
             self._bucket, limits=config.limits.face,
             topic=config.face_topic.named if config.trust.devices else config.face_topic,
-            quarantine=self._quarantine, tombstones=tombstones, seals=_seals(config),
+            quarantine=quarantine, tombstones=tombstones, seals=_seals(config),
             counters=counters, shelf=self._holding.shelf,
         )  # fmt: skip
-        self.peers = Peers(
-            config.store.name, config.store.instance, run=self._voice.run,
-            keeps=sharing.common(config), holds=self._holding.shelf is not None,
-        )  # fmt: skip
-        self._greeter = Greeter(
-            self._voice, self.peers, joins=config.store.instance is not None, count=self._count_hello
-        )
+        self.peers = sharing.peers(config, run=self._voice.run, holds=self._holding.shelf is not None)
+        # What a process held is gone with it, so one that holds faces says a hello that edges do not know.
+        joins = config.store.instance is not None and self._holding.shelf is None
+        self._greeter = Greeter(self._voice, self.peers, joins=joins, count=self._count_hello)
         keep = config.store.retention
         self._house = Housekeeping(
-            self._bucket, self._quarantine, self.peers, keep=keep,
-            orphans=self._holding.orphans,
-        )  # fmt: skip
+            self._bucket, quarantine, self.peers, keep=keep, orphans=self._holding.orphans
+        )
         self.measures = Measures(
-            self._keeper.counters, limit=config.store.concurrency, keep=keep,
-            owns=lambda site, outbox: self.peers.owns(topics.ledger(site, outbox)),
-        )  # fmt: skip
+            counters, limit=config.store.concurrency, keep=keep, owns=self.peers.owns_outbox
+        )
         self.measures.held = self._holding.__len__
         self._ledgers = Ledgers(
             self._bucket, config.store, peers=self.peers, measures=self.measures,
@@ -150,10 +130,16 @@ class _Store:
         )  # fmt: skip
         self.peers.on_change = self._ledgers.on_change
         self.peers.on_loss = self._on_loss
+        self.peers.on_alive = self._on_alive
         self._webhook = None if config.webhook.url is None else Webhook(config.webhook)
         if self._webhook is not None:
             self._keeper.stored = self._webhook.add
-        self._gate = asyncio.Semaphore(config.store.concurrency)
+        self._outgoing = Outgoing(self._publish, voice=self._voice)
+        self._intake = Intake(
+            keeper=self._keeper, ledgers=self._ledgers, peers=self.peers, quarantine=quarantine,
+            outgoing=self._outgoing, measures=self.measures, concurrency=config.store.concurrency,
+            receipts=config.delivery == "receipt", trace=trace,
+        )  # fmt: skip
         self._session: Session
 
     def on_state(self, up: bool) -> None:  # noqa: FBT001 - a callback's only argument
@@ -162,7 +148,7 @@ class _Store:
         if up:
             self._greeter.up.set()
 
-    def on_oversize(self, topic: str, size: int) -> None:  # noqa: ARG002 - the session has logged both
+    def on_oversize(self, topic: str, size: int) -> None:  # noqa: ARG002 - whence it came has logged both
         """Count what was discarded as it came."""
         self._keeper.counters.discarded["too-large"] += 1
 
@@ -177,41 +163,23 @@ class _Store:
     ) -> None:
         """Take messages until cancelled; then send and write what is left."""
         self.measures.session = self._session = session
-        outgoing = self._outgoing = Outgoing(self._publish, voice=self._voice)
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._look())
                 tasks.create_task(self._greeter.run(session, ready))
-                tasks.create_task(outgoing.run())
+                tasks.create_task(self._outgoing.run())
                 tasks.create_task(self.peers.run(session))
                 tasks.create_task(self._ledgers.run())
                 tasks.create_task(self._house.run())
                 tasks.create_task(self._say())
-                tasks.create_task(self._holding.run(self._keeper, self._answer_all))
+                tasks.create_task(self._holding.run(self._keeper, self._intake.answer))
                 if self._webhook is not None:
                     tasks.create_task(self._webhook.run())
                 async with asyncio.TaskGroup() as takers:
                     for source in sources:
-                        takers.create_task(self._take_all(source, outgoing, tasks))
+                        takers.create_task(self._intake.run(source, tasks))
         finally:
-            await self._leave(outgoing)
-
-    async def _take_all(self, source: Source, outgoing: Outgoing, tasks: asyncio.TaskGroup) -> None:
-        async for message in source:
-            if message.topic.startswith("stores/"):
-                self.peers.hear(message.topic, message.payload)
-                message.ack()
-                continue
-            await self._gate.acquire()
-            tasks.create_task(self._take(message, outgoing))
-
-    async def _answer_all(self, answers: Sequence[Answer]) -> None:
-        """Answer for faces that were held."""
-        for answer in answers:
-            self._tell(answer, time.time())
-            if self._config.delivery == "receipt":
-                self._outgoing.add(answer.site, answer.outbox, answer.receipt)
-        await self._outgoing.flush()
+            await self._leave()
 
     def _on_loss(self) -> None:
         """Another store fell, and what it held with it: edges are told."""
@@ -219,57 +187,17 @@ class _Store:
             self._voice.lost.append(self.peers.lost)
         self._greeter.lost.set()
 
+    def _on_alive(self, run: str) -> None:
+        """Another store is heard; if it was missed before, it had not fallen."""
+        with suppress(ValueError):
+            self._voice.lost.remove(run)
+
     async def _publish(self, topic: str, payload: bytes) -> None:
         await self._session.publish(topic, payload, qos=self._config.level)
 
     async def _tell_erasures(self, site: str, outbox: str, erasures: Erasures) -> None:
         await self._publish(*self._voice.erasures(site, outbox, erasures))
         log.info("told an outbox of %s of %d erasures", site, len(erasures.rules))
-
-    async def _take(self, message: Message, outgoing: Outgoing) -> None:
-        """Deal with one message, inside the gate.
-
-        At `receipt` the promise lives in the outbox, so the broker is answered at once; at `broker` the
-        broker's memory is the promise, so it is answered when the object is durable.
-        """
-        self.measures.in_hand += 1
-        began = time.time()
-        try:
-            if self._config.delivery == "receipt":
-                message.ack()
-            if message.topic.startswith("ledger/"):
-                self._ledgers.take(message)
-                message.ack()
-                return
-            answer = await self._keeper.keep(message.topic, message.payload)
-            if answer is not None:
-                self._tell(answer, began)
-            if answer is not None and self._config.delivery == "receipt":
-                outgoing.add(answer.site, answer.outbox, answer.receipt)
-            message.ack()
-        except Exception as error:  # noqa: BLE001 - what one message can do to us must not stop all others
-            form = "%s: %d bytes: a fault of ours (%s): passed over; please report it"
-            facts = topics.shown(message.topic), len(message.payload), fault_of(error)
-            self._seldom.say(logging.ERROR, "fault", form, *facts)
-            self._keeper.counters.discarded["fault"] += 1
-            with suppress(Exception):
-                await self._quarantine.put(message.topic, message.payload, "fault")
-            message.ack()
-        finally:
-            self.measures.in_hand -= 1
-            self._gate.release()
-
-    def _tell(self, answer: Answer, began: float) -> None:
-        """Tell what became of a face, where traces are on."""
-        receipt = answer.receipt
-        if self._trace.takes(receipt.id):
-            fault = "" if receipt.outcome in {"stored", "held"} else receipt.outcome
-            facts: dict[str, Value] = {
-                "site": answer.site,
-                "outcome": receipt.outcome,
-                "duplicate": receipt.duplicate,
-            }
-            self._trace.span(receipt.id, "store", start=began, end=time.time(), fault=fault, **facts)
 
     async def _look(self) -> None:
         """Say at the start whether the bucket can be written, and whether it keeps what it holds."""
@@ -287,11 +215,11 @@ class _Store:
             if said != (said := str(self._keeper.counters)):
                 log.info("%s", said)
 
-    async def _leave(self, outgoing: Outgoing) -> None:
+    async def _leave(self) -> None:
         stored = await self._holding.finish()
         try:
             async with asyncio.timeout(_GOODBYE_S):
-                await outgoing.flush()
+                await self._outgoing.flush()
                 self.peers.settle()
                 await self._ledgers.leave()
                 if stored:
@@ -304,10 +232,10 @@ class _Store:
         log.info("%s", self._keeper.counters)
 
 
-def _keeps(config: Config) -> str:
-    """Return what stores that share books and sweeps have in common."""
-    bucket, store = config.bucket, config.store
-    return repr((bucket.url, bucket.endpoint, store.retention_days, store.quarantine_days))
+def _quarantine(config: Config, bucket: Bucket) -> Quarantine:
+    store = config.store
+    keep = timedelta(days=store.quarantine_days)
+    return Quarantine(bucket, max_bytes=store.quarantine_bytes, keep=keep)
 
 
 def _seals(config: Config) -> Callable[[Frozen], Awaitable[None]] | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Annotated, Final, Literal, Self
 
@@ -77,11 +78,20 @@ async def bury(bucket: Bucket, tombstone: Tombstone) -> str:
 
 
 class Tombstones:
-    """All tombstones of a bucket, read again when they are older than `age_s`."""
+    """All tombstones of a bucket, read again when they are older than `age_s`.
 
-    def __init__(self, bucket: Bucket, *, age_s: float = AGE_S) -> None:
+    Args:
+        bucket: where.
+        age_s: seconds.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self, bucket: Bucket, *, age_s: float = AGE_S, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._bucket = bucket
-        self._age_s = age_s
+        self._clock = clock
+        self.age_s: Final = age_s
         self._read_at = -float("inf")
         self._lock = asyncio.Lock()
         self._known: set[str] = set()
@@ -115,20 +125,32 @@ class Tombstones:
         found = (*self._rules, *self._by_id.get(face_id, ()))
         return any(one.rules(site, camera, taken) for one in found)
 
+    def comes_before(self, site: str, camera: str, taken: datetime, *, arrived: datetime) -> bool:
+        """Whether a face had arrived when a rule was made that ends then, and escapes it by its clock alone.
+
+        Who erases without an end means all that had arrived: such a face too, though it says a later time.
+        """
+        return any(
+            one.end == one.made
+            and arrived <= one.made <= taken
+            and one.model_copy(update={"end": None}).rules(site, camera, taken)
+            for one in self._rules
+        )
+
     async def refresh(self, *, age_s: float | None = None) -> None:
         """Read what is new, unless the last look is younger than `age_s`.
 
         Raises:
             BucketError: the tombstones cannot be read.
         """
-        most = self._age_s if age_s is None else age_s
-        if time.monotonic() - self._read_at > most:
+        most = self.age_s if age_s is None else age_s
+        if self._clock() - self._read_at > most:
             async with self._lock:
-                if time.monotonic() - self._read_at > most:
+                if self._clock() - self._read_at > most:
                     await self._refresh()
 
     async def _refresh(self) -> None:
-        begin = time.monotonic()
+        begin = self._clock()
         fresh = [e.key async for e in self._bucket.list(ROOT) if e.key not in self._known]
         for at in range(0, len(fresh), _AT_ONCE):
             some = (self._take(key) for key in fresh[at : at + _AT_ONCE])

@@ -7,10 +7,11 @@ import secrets
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
-from facerelay import topics
+from facerelay import messages, topics
 from facerelay.erasures import Erasures
+from facerelay.face import SCHEMA
+from facerelay.messages import Hello, Receipt, Receipts
 from facerelay.sections import Trust
-from facerelay.topics import Hello, Receipt, Receipts
 
 if TYPE_CHECKING:
     from facerelay.signing import Signer
@@ -38,7 +39,7 @@ class Voice:
         self._store = store
         self._instance = instance
         self.run: Final = secrets.token_hex(8)
-        self.lost: deque[str] = deque(maxlen=topics.MOST_LOST)
+        self.lost: deque[str] = deque(maxlen=messages.MOST_LOST)
         self._signer = _signer(store, trust)
 
     def hello(self, start: str) -> tuple[str, bytes]:
@@ -51,7 +52,7 @@ class Voice:
             certificate = base64.b64encode(der).decode()
         hello = Hello(
             store=self._store, start=start, certificate=certificate, instance=self._instance, run=self.run,
-            lost=tuple(self.lost),
+            lost=tuple(self.lost), reads=SCHEMA,
         )  # fmt: skip
         topic, payload = topics.hello(self._store), hello.to_bytes()
         return topic, self._signer.sign_json("hello", topic, payload) if self._signer else payload
@@ -59,7 +60,7 @@ class Voice:
     def receipts(self, site: str, outbox: str, receipts: list[Receipt]) -> tuple[str, list[bytes]]:
         """Return the topic of an outbox, and the payloads of its receipts."""
         topic = topics.receipts(site, outbox)
-        batches = topics.batches(self._store, receipts, most=_BATCH)
+        batches = messages.batches(self._store, receipts, most=_BATCH)
         return topic, [self._signed(topic, self._held(batch)) for batch in batches]
 
     def erasures(self, site: str, outbox: str, erasures: Erasures) -> tuple[str, bytes]:

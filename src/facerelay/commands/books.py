@@ -14,15 +14,15 @@ from rich.table import Table
 
 from facerelay.alarms import Report
 from facerelay.cloud.audit import Audit
-from facerelay.cloud.books import read_books
 from facerelay.cloud.contract import Bucket
+from facerelay.cloud.read_books import read_books
 from facerelay.commands import proof
 from facerelay.config import Config
 from facerelay.edge import reading
 from facerelay.edge.schema import OutboxError
+from facerelay.messages import MOST_COUNT, MOST_REASONS, Account, Ledger
 from facerelay.settings import ConfigError
 from facerelay.span import Span
-from facerelay.topics import MOST_COUNT, MOST_REASONS, Account, Ledger
 
 _COLUMNS: Final = (
     "frames", "inspected", "captured", "stored", "sent", "waiting", "dropped", "refused", "erased",

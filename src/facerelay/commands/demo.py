@@ -32,8 +32,8 @@ from facerelay.commands.supervise import (
 from facerelay.config import Config
 from facerelay.edge.cameras.camera import SCENE, expand, redact
 from facerelay.edge.schema import OutboxError
+from facerelay.messages import Ledger
 from facerelay.settings import ConfigError
-from facerelay.topics import Ledger
 
 _START_S: Final = 30.0
 _DRAIN_S: Final = 10.0

@@ -50,7 +50,7 @@ async def examine(config: Config, *, as_json: bool = False) -> int:
         ]
     else:
         if config.store.intake == "jetstream":
-            checks.append(("stream", lambda: intake.see(config)))
+            checks.append(("stream", lambda: intake.examine(config)))
         checks.append(("bucket", lambda: _bucket(config)))
         checks.append(("erasure", lambda: _erasure(config)))
     if config.webhook.url is not None:

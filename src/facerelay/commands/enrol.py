@@ -93,7 +93,10 @@ def cloud(wanted: Cloud, *, now: datetime | None = None) -> Path:
         files.folder(fresh / "devices")
         authority = Issuer.create(fresh, now=now)
         roll = Roll(fresh / "devices")
-        own.make(authority, broker, fresh / "broker", hosts=sides.with_local(hosts), now=now)
+        own.make(
+            authority, broker, fresh / "broker", hosts=sides.with_local(hosts), calls=not wanted.mosquitto,
+            now=now,
+        )  # fmt: skip
         for owner in (store, gallery):
             roll.add(own.make(authority, owner, fresh / owner.role, now=now))
         roll.write_crl(authority, now=now)

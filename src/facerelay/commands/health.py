@@ -9,11 +9,11 @@ from contextlib import closing
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from facerelay.cloud.books import read_books
+from facerelay.cloud.read_books import read_books
 from facerelay.commands.books import existing_bucket
 from facerelay.config import Config
 from facerelay.edge import pulse, reading
-from facerelay.topics import LinkHealth, WireError
+from facerelay.messages import LinkHealth, WireError
 
 log = logging.getLogger(__name__)
 

@@ -46,14 +46,15 @@ def measured(pull: JetStreamPull, meters: Meters | None) -> None:
         meters.add(measures.intake(pull))
 
 
-async def see(config: Config) -> str:
+async def examine(config: Config) -> str:
     """Return how the stream does, in words.
 
     Raises:
         Exception: it does not; the message says why.
     """
     try:
-        from facerelay.link.jetstream import examine  # noqa: PLC0415 - as above
+        from facerelay.link import jetstream  # noqa: PLC0415 - as above
     except ModuleNotFoundError:
         raise ConfigError(_MISSING) from None
-    return await examine(config.broker, config.jetstream, name=config.store.name, group=config.store.group)
+    store = config.store
+    return await jetstream.examine(config.broker, config.jetstream, name=store.name, group=store.group)

@@ -16,7 +16,7 @@ from facerelay.cloud.contract import Bucket
 from facerelay.commands import books, health
 from facerelay.config import Config
 from facerelay.edge import audited, listing, reading
-from facerelay.topics import Account, Ledger
+from facerelay.messages import Account, Ledger
 from facerelay.verdict import Verdict, judge
 
 _DAY: Final = timedelta(days=1)

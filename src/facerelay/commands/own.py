@@ -18,7 +18,13 @@ _ROLES: Final = ("store", "gallery", "broker")
 
 
 def make(
-    authority: Issuer, owner: Owner, path: Path, *, hosts: Sequence[str] = (), now: datetime | None = None
+    authority: Issuer,
+    owner: Owner,
+    path: Path,
+    *,
+    hosts: Sequence[str] = (),
+    calls: bool = False,
+    now: datetime | None = None,
 ) -> x509.Certificate:
     """Make a key and its certificate in two new files, `<path>.key` and `<path>.pem`.
 
@@ -26,7 +32,7 @@ def make(
         EnrolError: a file is there already.
     """
     key = issuer.new_key()
-    certificate = authority.certify(owner, key.public_key(), hosts=hosts, now=now)
+    certificate = authority.certify(owner, key.public_key(), hosts=hosts, calls=calls, now=now)
     files.create(path.with_suffix(".key"), issuer.key_pem(key))
     files.create(path.with_suffix(".pem"), issuer.pem(certificate))
     return certificate
@@ -67,7 +73,8 @@ def renew(
     if owner.role == "broker":
         wanted = sides.with_local([names.host(each) for each in hosts]) if hosts else []
         known = wanted or issuer.hosts_of(read_certificate(path))
-        certificate = authority.certify(owner, key.public_key(), hosts=known, now=now)
+        calls = config.broker.mosquitto is None
+        certificate = authority.certify(owner, key.public_key(), hosts=known, calls=calls, now=now)
     else:
         certificate = authority.certify(owner, key.public_key(), now=now)
         roster.roll(config).add(certificate)

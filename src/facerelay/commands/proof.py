@@ -17,10 +17,10 @@ from facerelay.config import Config
 from facerelay.edge import listing, reading
 from facerelay.edge.listing import Gaps
 from facerelay.face import Face
+from facerelay.messages import Ledger
 from facerelay.settings import ConfigError
 from facerelay.span import Span
 from facerelay.steps import Watch, unwatched
-from facerelay.topics import Ledger
 
 log = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from typing import Any, Final, TypeVar
 from facerelay.commands import logs
 from facerelay.config import Broker, Config
 from facerelay.link.session import Session
-from facerelay.topics import MAX_MESSAGE_BYTES
+from facerelay.messages import MAX_MESSAGE_BYTES
 
 T = TypeVar("T")
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)

@@ -11,7 +11,7 @@ from rich.text import Text
 from facerelay.alarms import Alarm
 from facerelay.commands import books, health
 from facerelay.commands.observed import Observed
-from facerelay.topics import Account
+from facerelay.messages import Account
 
 _WIDTH: Final = 80
 _CELL: Final = 6

@@ -14,7 +14,7 @@ from rich.text import Text
 from facerelay.commands import books, logs
 from facerelay.edge import reading
 from facerelay.edge.schema import OutboxError
-from facerelay.topics import Ledger
+from facerelay.messages import Ledger
 
 _TABLE_EVERY_S: Final = 0.5
 _LINE_EVERY_S: Final = 5.0

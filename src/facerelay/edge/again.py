@@ -11,8 +11,8 @@ from facerelay.edge import parked
 from facerelay.edge.outbox import Outbox
 from facerelay.edge.parked import Asked
 from facerelay.face import SCHEMA
+from facerelay.messages import Hello
 from facerelay.seldom import Seldom
-from facerelay.topics import Hello
 
 log = logging.getLogger(__name__)
 

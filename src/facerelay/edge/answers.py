@@ -12,7 +12,7 @@ from facerelay.edge.line import Line
 from facerelay.edge.outbox import Outbox
 from facerelay.edge.spans import Spans
 from facerelay.edge.window import Window
-from facerelay.topics import Receipt
+from facerelay.messages import Receipt
 
 
 class Answers:

@@ -8,8 +8,9 @@ from typing import Final
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
+from facerelay.edge import beside
 from facerelay.face import Hex
-from facerelay.topics import Count
+from facerelay.messages import Count
 
 log = logging.getLogger(__name__)
 
@@ -38,10 +39,7 @@ def keep(path: Path, audited: Audited) -> None:
     Raises:
         OSError: it cannot be written.
     """
-    place = _beside(path)
-    new = place.with_name(f"{place.name}.new")
-    new.write_text(audited.model_dump_json(), encoding="ascii")
-    new.replace(place)
+    beside.write(_beside(path), audited.model_dump_json())
 
 
 def last(path: Path, outbox: str) -> Audited | None:

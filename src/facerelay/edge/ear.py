@@ -7,7 +7,7 @@ import logging
 import sqlite3
 from typing import Final
 
-from facerelay import topics
+from facerelay import messages, topics
 from facerelay.edge.again import Again
 from facerelay.edge.held import Holder
 from facerelay.edge.outbox import Outbox
@@ -61,7 +61,7 @@ class Ear:
         except IgnoredError as error:
             form = "%s: %s: ignored"
             self._seldom.say(logging.WARNING, error.reason, form, topics.shown(topic), error)
-        except topics.WireError as error:
+        except messages.WireError as error:
             self._seldom.say(logging.WARNING, "wire", "%s: %s: ignored", topics.shown(topic), error)
         except sqlite3.Error as error:
             form = "the outbox: %s: see that its disk has room; nothing is lost, it is asked again"

@@ -9,8 +9,8 @@ from typing import Final
 
 from facerelay.edge.outbox import Waiting
 from facerelay.edge.roundtrip import RoundTrip
+from facerelay.messages import Hello
 from facerelay.metrics import Spread
-from facerelay.topics import Hello
 
 _SILENCE: Final = 10.0
 _STORES: Final = 64

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple
 
 from facerelay.edge.outbox import Waiting
-from facerelay.topics import Hello, Receipt
+from facerelay.messages import Hello, Receipt
 
 LAST_S: Final = 900.0
 """A face that was held for so long without another word is sent again: longer than a shard is open."""
@@ -33,7 +33,7 @@ class _Kept(NamedTuple):
     holder: Holder
 
 
-class Again(NamedTuple):
+class Resend(NamedTuple):
     """A face that is to be read from the disk, and sent again."""
 
     row: int
@@ -50,7 +50,7 @@ class Held:
     def __init__(self, *, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._kept: dict[str, _Kept] = {}  # in the order of `since`
-        self._lost: list[tuple[float, list[Again]]] = []
+        self._lost: list[tuple[float, list[Resend]]] = []
         self._holders: dict[Holder, Holder] = {}
 
     def __len__(self) -> int:
@@ -87,7 +87,7 @@ class Held:
             for one in self._holders
             if one.run in hello.lost or (one[:2] == place and (hello.run is None or one.run != hello.run))
         }
-        lost = [Again(kept.row, face_id) for face_id, kept in self._kept.items() if kept.holder in gone]
+        lost = [Resend(kept.row, face_id) for face_id, kept in self._kept.items() if kept.holder in gone]
         for holder in gone:
             del self._holders[holder]
         for again in lost:
@@ -95,7 +95,7 @@ class Held:
         if lost:
             self._lost.append((self._clock() + random.uniform(0, _SPREAD_S), lost))  # noqa: S311 - jitter
 
-    def due(self) -> list[Again]:
+    def due(self) -> list[Resend]:
         """Return what is to be sent again from now on; it is held no more."""
         now = self._clock()
         found = []
@@ -104,7 +104,7 @@ class Held:
             if kept.since > now - LAST_S:
                 break
             del self._kept[face_id]
-            found.append(Again(kept.row, face_id))
+            found.append(Resend(kept.row, face_id))
         found += [again for at, lost in self._lost if at <= now for again in lost]
         self._lost = [(at, lost) for at, lost in self._lost if at > now]
         return found

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
-import re
 import sqlite3
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 from pydantic import ValidationError
@@ -15,10 +12,11 @@ from pydantic import ValidationError
 from facerelay.edge import ageing, bulk, erasing, parked, reading, schema
 from facerelay.edge.reserve import Reserve
 from facerelay.edge.tally import Kept, Tally, find
+from facerelay.edge.waiting import SELECT_WAITING, News, Waiting, is_sound
 from facerelay.erasures import Erasure
-from facerelay.face import SLUG, Frozen
+from facerelay.face import Frozen
+from facerelay.messages import Ledger, Receipt
 from facerelay.seldom import Seldom
-from facerelay.topics import Ledger, Receipt
 
 log = logging.getLogger(__name__)
 
@@ -29,39 +27,9 @@ _KNOWN: Final = 4096
 """Waiting faces whose rows are known without a look: more than a window holds."""
 
 _FACES: Final = "faces (row, outbox, run, seq, id, site, camera, sha256, key, size, quality, chosen)"
-_WAITING: Final = (
-    "SELECT row, id, sha256, site, camera, outbox, data, quality"
-    " FROM faces LEFT JOIN pictures USING (row) WHERE state = 'waiting'"
-)
 _LAST_ROW: Final = (
     "SELECT max(coalesce((SELECT max(row) FROM faces), 0), coalesce((SELECT max(row) FROM pictures), 0))"
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Waiting:
-    """A face that waits to be sent: its frozen bytes and where they go."""
-
-    row: int
-    id: str
-    sha256: str
-    site: str
-    camera: str
-    outbox: str
-    data: bytes
-    quality: float
-
-
-@dataclass(frozen=True, slots=True)
-class News:
-    """What one commit changed: faces that came to wait, and ids that wait no longer.
-
-    Faces that were parked and wait again are on the disk alone, the first of them in row `again`.
-    """
-
-    arrived: Sequence[Waiting]
-    gone: Sequence[str]
-    again: int | None = None
 
 
 class Jobs:
@@ -173,7 +141,7 @@ class Jobs:
             BrokenError: a row is damaged.
         """
         self.flush(db)
-        rows = db.execute(f"{_WAITING} AND row > ? ORDER BY row LIMIT ?", (after, most)).fetchall()
+        rows = db.execute(f"{SELECT_WAITING} AND row > ? ORDER BY row LIMIT ?", (after, most)).fetchall()
         sound = self._sound(db, rows)
         return sound if sound or not rows else self.backlog(db, rows[-1][0], most)
 
@@ -185,14 +153,15 @@ class Jobs:
         """
         self.flush(db)
         places = ", ".join("?" * len(rows))
-        return self._sound(db, db.execute(f"{_WAITING} AND row IN ({places}) ORDER BY row", rows).fetchall())
+        return self._sound(
+            db, db.execute(f"{SELECT_WAITING} AND row IN ({places}) ORDER BY row", rows).fetchall()
+        )
 
     def _sound(self, db: sqlite3.Connection, rows: Iterable[tuple[Any, ...]]) -> list[Waiting]:
         sound = []
         for row in rows:
             face = Waiting(*row)
-            if isinstance(face.data, bytes) and hashlib.sha256(face.data).hexdigest() == face.sha256:
-                _see_names(face)
+            if is_sound(face):
                 sound.append(face)
             elif find(db, face.id):
                 log.error("face %s was damaged on the disk: dropped, and counted", face.id)
@@ -335,14 +304,3 @@ class Jobs:
             return reading.ledger(db, outbox, waiting=waiting)
         except ValidationError as error:
             raise schema.BrokenError("its books cannot be read") from error
-
-
-def _see_names(face: Waiting) -> None:
-    """See that a face is its picture's, and that its names may travel.
-
-    Raises:
-        BrokenError: its row was damaged; its picture says what was in there.
-    """
-    named = all(re.fullmatch(SLUG, name) for name in (face.site, face.camera))
-    if not named or face.id.replace("-", "").encode() not in face.data:
-        raise schema.BrokenError("a face's row is not its picture's")

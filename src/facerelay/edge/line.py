@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from facerelay.edge.held import Again
+from facerelay.edge.held import Resend
 from facerelay.edge.outbox import Outbox, Waiting
 from facerelay.edge.turns import Turns
 
@@ -37,9 +37,9 @@ class Line:
         self._turns = Turns()
         self._room = self._most = live_bytes
         self._page: deque[Waiting] = deque()
-        self._back: deque[Again] = deque()
+        self._back: deque[Resend] = deque()
         self._cursor = 0
-        self._drained = False
+        self._drained = self._stale = False
         self._known: set[str] = set()
         self._left: set[str] | None = None
 
@@ -69,8 +69,9 @@ class Line:
         """Read the backlog again from a row: faces there wait again."""
         self._cursor = min(self._cursor, row - 1)
         self._drained = False
+        self._stale = True
 
-    def back(self, faces: Iterable[Again]) -> None:
+    def back(self, faces: Iterable[Resend]) -> None:
         """Take back faces that were taken before, and wait still; they go before the rest of the backlog."""
         self._back += faces
         self._drained = self._drained and not self._back
@@ -144,7 +145,7 @@ class Line:
         while self._back and not self._page:
             await self._read_back()
         while not self._page and not self._drained:
-            self._drained = True  # unless a face joins the backlog while this page is read
+            self._drained, self._stale = True, False  # unless a face joins the backlog meanwhile
             begin, self._left = self._cursor, set()
             try:
                 rows = await asyncio.wrap_future(self._outbox.backlog(begin, _PAGE))
@@ -154,8 +155,8 @@ class Line:
             finally:
                 left, self._left = self._left, None
             self._drained = self._drained and not rows
-            if self._cursor < begin:
-                return  # read again from there: a face of before joined the backlog meanwhile
+            if self._stale or self._cursor < begin:
+                return  # read again: a face of before joined the backlog, or one in this page waits again
             for face in rows:
                 self._cursor = face.row
                 if face.id not in self._known and face.id not in left:

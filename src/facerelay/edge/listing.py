@@ -14,8 +14,8 @@ from typing import Final, NamedTuple
 
 from facerelay.edge.reading import Entry
 from facerelay.edge.schema import STATES
+from facerelay.messages import Account
 from facerelay.span import Span
-from facerelay.topics import Account
 
 _PAGE: Final = 1000
 _MOST_NAMED: Final = 1000

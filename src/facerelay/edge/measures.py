@@ -13,11 +13,11 @@ from facerelay.config import Config
 from facerelay.edge.outbox import Outbox
 from facerelay.edge.relay import Relay
 from facerelay.edge.voices import REASONS
+from facerelay.messages import Account, Ledger, LinkHealth
 from facerelay.metrics import Reading, books
 from facerelay.metrics import catalogue as c
 from facerelay.metrics.lately import Lately
 from facerelay.mqtt import Session
-from facerelay.topics import Account, Ledger, LinkHealth
 
 _LEAST_S: Final = 1.0
 _SHARE: Final = 0.02

@@ -15,15 +15,16 @@ from pathlib import Path
 from typing import Final, Literal, Self
 
 from facerelay.edge import audited, erasing, reading, schema
-from facerelay.edge.jobs import Jobs, News, Waiting
+from facerelay.edge.jobs import Jobs
 from facerelay.edge.reserve import means_full
 from facerelay.edge.schema import OutboxError
 from facerelay.edge.shelf import Shelf
 from facerelay.edge.tally import Kept
+from facerelay.edge.waiting import News, Waiting
 from facerelay.edge.writer import GroupWriter
 from facerelay.erasures import Erasure
 from facerelay.face import SLUG, Frozen
-from facerelay.topics import Ledger, Receipt
+from facerelay.messages import Ledger, Receipt
 
 __all__ = ["News", "Outbox", "Waiting"]
 

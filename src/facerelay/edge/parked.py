@@ -15,6 +15,7 @@ from typing import Annotated, Final
 
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
+from facerelay.edge import beside
 from facerelay.edge.tally import Kept
 
 log = logging.getLogger(__name__)
@@ -68,9 +69,7 @@ def ask(path: Path, asked: Asked) -> Path:
         OSError: it cannot be written.
     """
     place = _beside(path)
-    new = place.with_name(f"{place.name}.new")
-    new.write_text(asked.model_dump_json(), encoding="ascii")
-    new.replace(place)
+    beside.write(place, asked.model_dump_json())
     return place
 
 

@@ -16,8 +16,8 @@ from facerelay.edge.outbox import Outbox
 from facerelay.edge.sent import Sent
 from facerelay.edge.voices import Voices
 from facerelay.edge.window import Window
+from facerelay.messages import LinkHealth
 from facerelay.metrics import Spread
-from facerelay.topics import LinkHealth
 
 NOTE: Final = "link"
 """The name under which the outbox keeps it."""

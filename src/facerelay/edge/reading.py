@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from facerelay.edge.schema import VERSION, BrokenError, OutboxError
 from facerelay.face import SLUG
-from facerelay.topics import Account, Latency, Ledger
+from facerelay.messages import Account, Latency, Ledger
 
 _LATE: Final = 10_000
 """Faces that were given their numbers before another, and put after it, at most."""

@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sqlite3
-import sys
 import time
-from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from typing import Final, Literal
@@ -16,18 +14,22 @@ from facerelay.edge.answers import Answers
 from facerelay.edge.budget import NOTE, Budget
 from facerelay.edge.expiry import Expiry
 from facerelay.edge.flights import Flight, Flights, Stores
+from facerelay.edge.headroom import Headroom
 from facerelay.edge.held import Held, Holder
 from facerelay.edge.line import Line
 from facerelay.edge.outbox import News, Outbox
 from facerelay.edge.pulse import Pulse
+from facerelay.edge.resending import Resending
 from facerelay.edge.sent import Sent
 from facerelay.edge.silence import Silence
 from facerelay.edge.spans import Spans
 from facerelay.edge.thrift import Thrift
+from facerelay.edge.way import Way
 from facerelay.edge.window import Window
+from facerelay.messages import Hello, Receipt
 from facerelay.mqtt import NotConnectedError
 from facerelay.seldom import Seldom
-from facerelay.topics import FaceTopic, Hello, Receipt
+from facerelay.topics import FaceTopic
 from facerelay.tracing import OFF, Tracer
 
 log = logging.getLogger(__name__)
@@ -37,9 +39,6 @@ _REST_S: Final = 1.0
 """Between two looks while nothing is on its way and nothing waits to go."""
 
 _LIVE_WINDOWS: Final = 4
-_MOST_FACES: Final = 500
-"""In flight, however small they are: Mosquitto queues 1,000 for a client, and drops what comes beyond."""
-
 NOBODY: Final = Holder("")
 Publish = Callable[[str, bytes], Awaitable[None]]
 
@@ -93,13 +92,11 @@ class Relay:
         self._budget = budget or Budget(clock=clock)
         self._thrift = thrift or Thrift(clock=clock)
         self._expiry = Expiry(outbox, after_s=expire_s, clock=clock)
-        self._again: deque[Flight] = deque()
         self._flights = Flights(overdue_s=overdue_s, max_unanswered=max_unanswered, clock=clock)
+        self._headroom = Headroom(self._flights, self._window)
         self._held = Held(clock=clock)
-        self._connected = False
-        self._link: bool | None = None
+        self._way = Way()
         self._stores = Stores()
-        self._spare = False
         self._sent = Sent(outbox, clock=clock)
         self._silence = Silence(self._flights, reset=reset, clock=clock)
         self._seldom = Seldom(log, every_s=60.0)
@@ -108,6 +105,9 @@ class Relay:
             outbox, flights=self._flights, held=self._held, line=self._line, window=self._window,
             spans=self._spans,
         )  # fmt: skip
+        self._resending = Resending(
+            outbox, flights=self._flights, line=self._line, window=self._window, spans=self._spans
+        )
         self.pulse = Pulse(outbox, flights=self._flights, window=self._window, sent=self._sent)
         self.pulse.held = lambda: (len(self._held), self._behind)
         self._wake = asyncio.Event()
@@ -129,18 +129,14 @@ class Relay:
 
     def on_connected(self, up: bool) -> None:  # noqa: FBT001 - the shape of a session's callback
         """Take note of the session's state."""
-        if up != self._connected:
-            self._connected = up
+        if self._way.see_connection(up=up):
             self._on_way()
 
     def on_link(self, up: bool | None) -> None:  # noqa: FBT001 - a state, not a switch
         """Take note of the state of the link beyond the broker; None is not known."""
-        if up == self._link:
-            return  # it is repeated now and then, which is no news
-        self.pulse.cuts += bool(self._link and not up)
-        log.info("the link to the cloud is %s", {True: "up", False: "down", None: "of unknown state"}[up])
-        self._link = up
-        self._on_way()
+        if self._way.see_link(up=up):
+            self.pulse.cuts = self._way.cuts
+            self._on_way()
 
     def on_hello(self, hello: Hello) -> None:
         """Send again what has no receipt when a store announces itself anew: it may have lost it."""
@@ -165,7 +161,7 @@ class Relay:
     @property
     def link(self) -> bool | None:
         """Whether the way to the cloud is up; None where that is not known."""
-        return self._link if self._connected else None
+        return self._way.link
 
     @property
     def held(self) -> int:
@@ -196,19 +192,10 @@ class Relay:
             self._line.again(news.again)
         self._wake.set()
 
-    def _land(self, flight: Flight) -> None:
-        self._flights.land(flight)
-        self._window.gone(flight.face.id)
-
     def _on_way(self) -> None:
-        if self._open:
+        if self._way.open:
             self._flights.came_up()
         self._wake.set()
-
-    @property
-    def _open(self) -> bool:
-        """Whether first sends may go: not into a link that is known to be down."""
-        return self._connected and self._link is not False
 
     async def _restore(self) -> None:
         while True:
@@ -223,41 +210,26 @@ class Relay:
             await self._wake.wait()
             self._wake.clear()
             try:
-                while self._open and self._budget.open and (flight := await self._next()):
+                while self._way.open and self._budget.open and (flight := await self._next()):
                     self._send(flight)
             except sqlite3.Error as error:
                 await self._bear(error)
 
     async def _next(self) -> Flight | None:
         """Live faces, then what is to be sent again, then the backlog."""
-        face = self._line.take_live(self._live_room)
-        while face is None and self._again:
-            flight = self._again.popleft()
-            if self._still(flight):
-                return flight
-        face = face or await self._line.take_old(self._room)
+        face = self._line.take_live(self._headroom.live_bytes)
+        if face is None and (flight := self._resending.take()):
+            return flight
+        face = face or await self._line.take_old(self._headroom.bytes)
         if face is None:
             return None
-        self._spare = False
+        self._headroom.taken()
         return self._flights.add(face)
-
-    @property
-    def _room(self) -> int:
-        """Bytes that may be sent now; one face may always be in flight, however large."""
-        if self._spare or not self.in_flight:
-            return sys.maxsize
-        return self._window.bytes - self.in_flight if len(self._flights) < _MOST_FACES else 0
 
     @property
     def _behind(self) -> int:
         """The row behind which all faces lie that wait and are not held."""
         return min((self._line.behind, *(flight.face.row - 1 for flight in self._flights)))
-
-    @property
-    def _live_room(self) -> int:
-        """Live faces may go beyond the window while what fills it may be lost: an outage has just ended."""
-        more = self._flights.in_doubt and len(self._flights) < _MOST_FACES * 5 // 4
-        return self._room + (self._window.bytes // 4 if more else 0)
 
     def _send(self, flight: Flight) -> None:
         assert self._tasks is not None  # noqa: S101 - only called while running
@@ -282,7 +254,8 @@ class Relay:
         self._sent.add(face, gone=not self._receipts)
         if not self._receipts:
             self._spans.ended(flight, "sent")
-            self._land(flight)
+            self._flights.land(flight)
+            self._window.gone(face.id)
             self._wake.set()
 
     async def _watch(self) -> None:
@@ -292,14 +265,15 @@ class Relay:
                 await self._sent.write_down()
                 if note := self._budget.news():
                     self._outbox.note(NOTE, note)
-                self._line.back(self._held.due())
+                if not (self._flights and self._flights.probing):  # while nobody answers, it is held still
+                    self._line.back(self._held.due())
                 await self._send_overdue()
                 await self._expiry.look()
             except sqlite3.Error as error:
                 await self._bear(error)
-            await self._silence.look(link_up=self._connected and self._link is True)
+            await self._silence.look(link_up=self.link is True)
             self._budget.tell()
-            if self._open and not self._budget.day_is_spent:
+            if self._way.open and not self._budget.day_is_spent:
                 self._thrift.look(self._line.live_bytes, self._carries)
             self._wake.set()
 
@@ -319,38 +293,14 @@ class Relay:
         await asyncio.sleep(1)
 
     async def _send_overdue(self) -> None:
-        if not self._open or not self._budget.open:
+        if not self._way.open or not self._budget.open:
             return
-        self._send_again(self._flights.unsent())
+        self._resending.add(self._flights.unsent())
         if not self._receipts:
             return
-        overdue = self._flights.overdue(link_up=self._link is True)
-        self._send_again(overdue.send)
+        overdue = self._flights.overdue(link_up=self.link is True)
+        self._resending.add(overdue.send)
         if overdue.probing:
-            # Beside the old face a fresh one: a window full of faces that no store answers must not stop all.
-            self._spare = self._link is True and self.in_flight < 2 * self._window.bytes
+            self._headroom.spare(link_up=self.link is True)
         for flight in overdue.park:
-            await self._park(flight)
-
-    def _send_again(self, flights: Iterable[Flight]) -> None:
-        """Queue for the budget; `busy` meanwhile, so that they are not found overdue once more."""
-        for flight in flights:
-            if self._still(flight):
-                flight.busy = True
-                self._again.append(flight)
-
-    def _still(self, flight: Flight) -> bool:
-        """Whether a face is to be sent again; one dropped on its way has filled the line till now."""
-        if self._flights.get(flight.face.id) is not flight:
-            return False
-        if self._line.waits(flight.face.id):
-            return True
-        self._land(flight)
-        return False
-
-    async def _park(self, flight: Flight) -> None:
-        face = flight.face
-        await asyncio.wrap_future(self._outbox.park(face.id, "unanswered"))
-        self._land(flight)
-        self._spans.ended(flight, "unanswered", fault="parked")
-        log.error("face %s was sent %d times and never answered, others were: parked", face.id, flight.sends)
+            await self._resending.park(flight)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager, suppress
-from typing import Final
+from typing import Any, Final
 
-from facerelay import topics
+from facerelay import messages, topics
 from facerelay.config import Config
 from facerelay.edge.again import Again
 from facerelay.edge.budget import Budget
@@ -64,7 +64,7 @@ async def relaying(
         elif not up:
             relay.on_link(None)
 
-    async def health() -> topics.LinkHealth:
+    async def health() -> messages.LinkHealth:
         taken = await relay.pulse.take(resets=session.resets)
         return taken.model_copy(update={"brief": brief})
 
@@ -81,19 +81,22 @@ async def relaying(
     if meters is not None:
         meters.add(Measures(config, outbox, session, relay).read)
     again = Again(outbox, site=config.site)
-    async with session, asyncio.TaskGroup() as group:
-        parts = [
-            group.create_task(relay.run()),
-            group.create_task(again.run()),
-            group.create_task(Ear(outbox, relay, voices, again).listen(session)),
-            group.create_task(teller.run()),
-        ]
+    ear = Ear(outbox, relay, voices, again)
+    async with session, _running(relay.run(), again.run(), ear.listen(session), teller.run()):
+        yield relay
+        await teller.farewell()
+
+
+@asynccontextmanager
+async def _running(*parts: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Have parts run for as long as the block does; one that fails ends it."""
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(part) for part in parts]
         try:
-            yield relay
-            await teller.farewell()
+            yield
         finally:
-            for part in parts:
-                part.cancel()
+            for task in tasks:
+                task.cancel()
 
 
 async def _downward(config: Config, outbox: Outbox) -> list[tuple[str, int]]:

@@ -6,7 +6,7 @@ import time
 from typing import Final
 
 from facerelay.edge.flights import Flight
-from facerelay.topics import Receipt
+from facerelay.messages import Receipt
 from facerelay.tracing import Tracer, Value, born
 
 _MOST: Final = 256

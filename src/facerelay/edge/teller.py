@@ -14,8 +14,8 @@ from typing import Final, NamedTuple
 
 from facerelay import topics
 from facerelay.edge.outbox import Outbox
+from facerelay.messages import MOST_PARTS, Account, Ledger, LinkHealth
 from facerelay.mqtt import NotConnectedError, Session
-from facerelay.topics import Account, Ledger, LinkHealth
 
 _EVERY_S: Final = 10.0
 _LONGEST_S: Final = 30.0
@@ -117,7 +117,7 @@ class Teller:
         while True:
             found = _cut(books.model_copy(update={"link": link}), cameras, parts)
             most = Ledger.most_bytes if parts == 1 else _PART_BYTES
-            if parts == topics.MOST_PARTS or max(map(len, found)) <= most:
+            if parts == MOST_PARTS or max(map(len, found)) <= most:
                 break
             parts *= 2
         self._parts[site] = parts

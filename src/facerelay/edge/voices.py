@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, get_args
 
 from facerelay import topics
-from facerelay.topics import Hello, Receipts, WireError
+from facerelay.messages import Hello, Receipts, WireError
 
 if TYPE_CHECKING:
     from facerelay.signing import PublicKey

@@ -95,6 +95,7 @@ class Issuer:
         key: ec.EllipticCurvePublicKey,
         *,
         hosts: Sequence[str] = (),
+        calls: bool = False,
         now: datetime | None = None,
         life: timedelta = LIFE,
     ) -> x509.Certificate:
@@ -105,6 +106,8 @@ class Issuer:
             key: on P-256.
             hosts: names and addresses of a broker, which make it a server's certificate; a client's names its
                 key.
+            calls: whether that broker calls the other nodes of its cluster by the same certificate, as a
+                client of theirs. It must be one that takes no broker for a device.
             now: when it begins, with a day's grace for clocks.
             life: how long it lasts.
         """
@@ -114,9 +117,9 @@ class Issuer:
         made = _certificate(name, self.certificate.subject, key, now - _EARLIER, until)
         made = made.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         made = made.add_extension(_usage(digital_signature=True, sign=False), critical=True)
-        uses = [ExtendedKeyUsageOID.CLIENT_AUTH]
-        if hosts:  # a broker calls the other nodes of its cluster by the same certificate
-            uses.insert(0, ExtendedKeyUsageOID.SERVER_AUTH)
+        uses = [ExtendedKeyUsageOID.SERVER_AUTH] if hosts else []
+        if calls or not hosts:
+            uses.append(ExtendedKeyUsageOID.CLIENT_AUTH)
         made = made.add_extension(x509.ExtendedKeyUsage(uses), critical=False)
         authority = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
         made = made.add_extension(authority, critical=False)

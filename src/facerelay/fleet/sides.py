@@ -82,6 +82,7 @@ def another_store(config: Config, name: str) -> str:
         "trust": _trust("store"),
         "bucket": {key: value for key, value in given.items() if value is not None},
         "store": {"name": name, **_alike(config)},
+        **_stream(config),
         "metrics": {"port": CLOUD_METRICS},
     }
     return settings.template(settings.CLOUD, values)
@@ -91,6 +92,12 @@ def _alike(config: Config) -> dict[str, Any]:
     """Return what all stores of a bucket must have alike, where it is not the default."""
     ours, plain = config.store, Store()
     return {key: getattr(ours, key) for key in _ALIKE if getattr(ours, key) != getattr(plain, key)}
+
+
+def _stream(config: Config) -> dict[str, Any]:
+    """Return where stores pull faces, in so far as it is not the default."""
+    found = config.jetstream.model_dump(mode="json", exclude_defaults=True)
+    return {"jetstream": found} if found else {}
 
 
 def reached(config: Config) -> str:

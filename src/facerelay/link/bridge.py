@@ -1,6 +1,6 @@
 """The same link as a configuration of Mosquitto's own bridge, for an edge broker that is a Mosquitto 2."""
 
-from facerelay import topics
+from facerelay import messages, topics
 from facerelay.config import Broker
 from facerelay.link.greeting import client_id
 
@@ -72,7 +72,7 @@ def mosquitto_bridge(
         ValueError: a setting cannot be written into a line of the file.
     """
     clean = delivery != "broker"
-    most = max(max_message, topics.MAX_MESSAGE_BYTES)
+    most = max(max_message, messages.MAX_MESSAGE_BYTES)
     name = client_id(f"{site}-bridge", cloud)
     text = _HEAD.format(site=site, host=cloud.host, port=cloud.port, client_id=name)
     text += "".join(f"{name} {_plain(name, value)}\n" for name, value in _credentials(cloud))

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 
-from facerelay import topics
+from facerelay import messages, topics
 from facerelay.config import Broker
 from facerelay.link.measures import source
 from facerelay.link.pipe import Pipe
@@ -63,7 +63,7 @@ async def forward(
         Session,
         client_id=f"{site}-forward",
         window=window,
-        max_message=max(max_message, topics.MAX_MESSAGE_BYTES),
+        max_message=max(max_message, messages.MAX_MESSAGE_BYTES),
         clean=delivery != "broker",
     )
     sender = partial(

@@ -1,4 +1,4 @@
-"""What the broker says when a session begins, and what follows from it."""
+"""How a session begins: what we say to the broker, what it answers, and what follows from that."""
 
 import asyncio
 import hmac
@@ -7,11 +7,18 @@ import os
 import re
 import ssl
 from collections.abc import Sequence
+from typing import Any, TypeVar
 
 from facerelay.config import Broker
+from facerelay.link import wire
+from facerelay.link.connection import Connection
 from facerelay.link.tls import TlsFileError, tls_trouble
-from facerelay.mqtt import NotConnectedError
+from facerelay.mqtt import NotConnectedError, Will
 
+ANSWER_S = 10.0
+"""A broker has so long to answer."""
+
+_T = TypeVar("_T")
 _log = logging.getLogger(__name__)
 _CLIENT_ID = b"facerelay client id 1\0"
 _ID_BYTES = 8
@@ -53,6 +60,62 @@ async def hear_out(lost: asyncio.Future[str]) -> None:
     await asyncio.wait([lost], timeout=_ALERT_S)
     if lost.done():
         raise NotConnectedError(lost.result())
+
+
+async def introduce(
+    connection: Connection, broker: Broker, *, name: str, clean: bool, keepalive: float, will: Will | None
+) -> wire.ConnAck:
+    """Say who we are; returns the broker's answer, for `see_connack`.
+
+    Args:
+        connection: just made.
+        broker: who it is, and as whom we come.
+        name: our client id, as `client_id` takes it.
+        clean: whether the broker forgets us when we leave.
+        keepalive: seconds.
+        will: what the broker publishes when it loses us.
+
+    Raises:
+        NotConnectedError: the connection ended.
+        TimeoutError: there was no answer.
+    """
+    connection.send(
+        wire.connect(
+            client_id=client_id(name, broker),
+            clean=clean,
+            keepalive=max(1, round(keepalive)),
+            username=broker.username,
+            password=broker.secret(),
+            will=will,
+        )
+    )
+    return await _answer(connection, connection.connack)
+
+
+async def subscribe(connection: Connection, broker: Broker, filters: Sequence[tuple[str, int]]) -> None:
+    """Ask for topic filters at their QoS.
+
+    Raises:
+        RefusedError: the broker does not grant one; the message says why.
+        NotConnectedError, TimeoutError: as `introduce`.
+    """
+    if not filters:
+        return
+    connection.subscribe(filters)
+    answer = await _answer(connection, connection.suback)
+    see_suback(broker.url, filters, answer.granted)
+
+
+async def _answer(connection: Connection, question: asyncio.Future[_T]) -> _T:
+    """Wait for an answer, and don't blame the broker while it is us who don't read."""
+    while not question.done():
+        either: list[asyncio.Future[Any]] = [question, connection.lost]
+        await asyncio.wait(either, timeout=ANSWER_S, return_when=asyncio.FIRST_COMPLETED)
+        if connection.lost.done():
+            raise NotConnectedError(connection.lost.result())
+        if not question.done() and connection.reading:
+            raise TimeoutError("the broker does not answer")
+    return question.result()
 
 
 def see_connack(code: int, *, client_id: str, broker: Broker) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
@@ -18,18 +17,17 @@ from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
 
 from facerelay.link import stream
+from facerelay.link.backoff import Backoff
 from facerelay.link.dial import dialled, plainly
 from facerelay.link.requests import Requests
 from facerelay.link.stream import StreamError
-from facerelay.link.subjects import subject, topic
+from facerelay.link.subjects import SLACK_BYTES, subject, topic
 from facerelay.link.tls import TlsFileError
 from facerelay.sections import Broker, JetStream
 from facerelay.seldom import Seldom
 from facerelay.topics import shown
 
 _log = logging.getLogger(__name__)
-_SYSTEM_RANDOM = random.SystemRandom()
-_FIRST_DELAY_S: Final = 0.2
 _LAST_DELAY_S: Final = 1.0
 # Short: while nodes choose who leads, a question that nobody takes is asked again.
 _ANSWER_S: Final = 1.5
@@ -39,7 +37,6 @@ _GOODBYE_S: Final = 2.0
 _CANCEL_S: Final = 0.1
 _MOST_ACKS: Final = 100_000
 _MOST_AT_ONCE: Final = 8
-_SLACK_BYTES: Final = 65_536
 _ACK: Final = b"+ACK"
 _NAK: Final = b"-NAK"
 # What the server says of a request: that it still waits; that nobody knows of it any more.
@@ -94,7 +91,9 @@ class JetStreamPull:
         group: stores that share.
         window: messages that were pulled and not taken, at most.
         max_message: bytes of payload; a larger message is discarded, and acknowledged.
-        on_oversize: called with topic and size of a discarded message.
+
+    Attributes:
+        on_oversize: is called with topic and size of a discarded message, if set.
     """
 
     def __init__(
@@ -107,14 +106,13 @@ class JetStreamPull:
         group: str,
         window: int = 64,
         max_message: int,
-        on_oversize: Callable[[str, int], None] | None = None,
     ) -> None:
         self._broker, self._settings = broker, settings
         self._subject, self._name, self._group = subject(faces), name, group
         self._max_message = max_message
-        self._on_oversize = on_oversize
+        self.on_oversize: Callable[[str, int], None] | None = None
         self._came: asyncio.Queue[Pulled | None] = asyncio.Queue()
-        most = _MOST_AT_ONCE * (max_message + _SLACK_BYTES)
+        most = _MOST_AT_ONCE * (max_message + SLACK_BYTES)
         self._requests = Requests(window=window, max_bytes=most, clock=time.monotonic)
         self._acks: deque[str] = deque(maxlen=_MOST_ACKS)
         self._wake = asyncio.Event()
@@ -175,7 +173,7 @@ class JetStreamPull:
         return message
 
     async def _run(self) -> None:
-        delay = _FIRST_DELAY_S
+        backoff = Backoff(longest_s=_LAST_DELAY_S)
         clock = asyncio.get_running_loop().time
         while True:
             began = clock()
@@ -190,10 +188,9 @@ class JetStreamPull:
                 _log.exception("a fault of ours; the pull goes on")
                 reason = f"a fault of ours: {type(error).__name__}"
             if clock() - began > _LAST_DELAY_S:
-                delay = _FIRST_DELAY_S
+                backoff.begin_anew()
             self._say(reason)
-            await asyncio.sleep(delay * _SYSTEM_RANDOM.uniform(0.5, 1))
-            delay = min(2 * delay, _LAST_DELAY_S)
+            await backoff.pause()
 
     async def _live(self, client: Client) -> str:
         """Pull until the connection or the consumer is gone, and return why."""
@@ -264,8 +261,8 @@ class JetStreamPull:
         form = "%s: a message of %d bytes on %s is over the limit of %d and was discarded"
         facts = self._settings.stream, len(pulled.payload), shown(pulled.topic), self._max_message
         self._seldom.say(logging.ERROR, "oversize", form, *facts)
-        if self._on_oversize is not None:
-            self._on_oversize(pulled.topic, len(pulled.payload))
+        if self.on_oversize is not None:
+            self.on_oversize(pulled.topic, len(pulled.payload))
         pulled.ack()
 
     def _ack(self, reply: str) -> None:

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Final
 
 from facerelay.config import Broker
+from facerelay.messages import MAX_MESSAGE_BYTES
 from facerelay.permissions import Permissions
 from facerelay.sections.base import is_loopback
-from facerelay.topics import MAX_MESSAGE_BYTES
 
 _EVERYWHERE: Final = frozenset({"0.0.0.0", "::"})  # noqa: S104 - compared, not listened on
 

@@ -11,22 +11,20 @@ from typing import Any, Final
 
 from facerelay import private
 from facerelay.link import nodes
+from facerelay.link.subjects import SLACK_BYTES
+from facerelay.messages import MAX_MESSAGE_BYTES
 from facerelay.sections import Broker, Cluster, Trust
 from facerelay.sections.base import is_loopback
 from facerelay.stamp import Stamp, stamp
-from facerelay.topics import MAX_MESSAGE_BYTES, FaceTopic
+from facerelay.topics import FaceTopic
 
 _log = logging.getLogger(__name__)
-_SLACK_BYTES: Final = 65_536
 _ACK_WAIT: Final = "5s"
 # Below a session's window of 256: a slow reader is not sent what it cannot take. 1,000 was no faster.
 _MAX_ACK_PENDING: Final = 200
 # Of its own accord five seconds: while nodes choose who leads, a client does better to come again.
 _JETSTREAM_TIMEOUT: Final = "2500ms"
 _WRITE_DEADLINE: Final = "60s"
-# Of its own accord NATS waits two seconds for each, which a thin line's round trips spend.
-_TLS_TIMEOUT_S: Final = 20
-_CONNECT_TIMEOUT_S: Final = 10
 
 
 class BrokerError(Exception):
@@ -56,19 +54,7 @@ def settings(
     secret = broker.secret()
     cluster = cluster or Cluster()
     _check(broker, secret, enrolled=authority is not None)
-    mqtt: dict[str, Any] = {
-        "host": broker.host,
-        "port": broker.port,
-        "ack_wait": _ACK_WAIT,
-        "max_ack_pending": _MAX_ACK_PENDING,
-    }
-    if broker.tls:
-        mqtt["tls"] = {
-            "cert_file": str(_absolute(broker.server_cert)),
-            "key_file": str(_absolute(broker.server_key)),
-            "min_version": "1.2",
-            "timeout": _TLS_TIMEOUT_S,
-        }
+    mqtt = _mqtt(broker)
     try:
         met = nodes.between(cluster, broker, authority=authority)
         reached = nodes.clients(cluster, broker, authority=authority)
@@ -78,7 +64,7 @@ def settings(
         "server_name": cluster.node or f"facerelay-{broker.port}",
         **reached,
         "logtime": False,
-        "max_payload": max(max_message, MAX_MESSAGE_BYTES) + _SLACK_BYTES,
+        "max_payload": max(max_message, MAX_MESSAGE_BYTES) + SLACK_BYTES,
         "write_deadline": _WRITE_DEADLINE,
         "jetstream": {"store_dir": str(broker.data.absolute())},
         "mqtt": mqtt,
@@ -87,12 +73,25 @@ def settings(
         server["cluster"] = met
         mqtt |= {"stream_replicas": cluster.kept, "js_api_timeout": _JETSTREAM_TIMEOUT}
     if authority is not None:
-        mqtt["tls"] |= {"ca_file": str(_absolute(authority)), "verify_and_map": True}
-        server["authorization"] = {"users": list(users), "timeout": _CONNECT_TIMEOUT_S}
+        mqtt["tls"] |= {"ca_file": str(authority.absolute()), "verify_and_map": True}
+        server["authorization"] = {"users": list(users), "timeout": nodes.CONNECT_TIMEOUT_S}
     elif broker.username is not None:
-        login = {"user": broker.username, "password": secret, "timeout": _CONNECT_TIMEOUT_S}
+        login = {"user": broker.username, "password": secret, "timeout": nodes.CONNECT_TIMEOUT_S}
         server["authorization"] = login
     return server
+
+
+def _mqtt(broker: Broker) -> dict[str, Any]:
+    """Return where it listens for MQTT."""
+    made: dict[str, Any] = {
+        "host": broker.host,
+        "port": broker.port,
+        "ack_wait": _ACK_WAIT,
+        "max_ack_pending": _MAX_ACK_PENDING,
+    }
+    if broker.tls:
+        made["tls"] = nodes.server_tls(broker)
+    return made
 
 
 class Configuration:
@@ -212,7 +211,3 @@ def _check(broker: Broker, secret: str | None, *, enrolled: bool) -> None:
             f"broker: {broker.host} is reached from outside this machine, which needs {' and '.join(missing)}"
             " (or allow_insecure = true, or a url with 127.0.0.1)"
         )
-
-
-def _absolute(path: Path | None) -> Path | None:
-    return path.absolute() if path else None

@@ -10,8 +10,9 @@ from facerelay.sections import Broker, Cluster
 from facerelay.sections.base import is_loopback
 from facerelay.sections.cluster import host_of, port_of
 
-_TLS_TIMEOUT_S: Final = 20
-_CONNECT_TIMEOUT_S: Final = 10
+# Of its own accord NATS waits two seconds for each, which a thin line's round trips spend.
+TLS_TIMEOUT_S: Final = 20
+CONNECT_TIMEOUT_S: Final = 10
 
 
 class ExposedError(ValueError):
@@ -48,21 +49,7 @@ def between(cluster: Cluster, broker: Broker, *, authority: Path | None) -> dict
         "no_advertise": True,
     }
     if broker.tls:
-        signer = authority or broker.ca
-        if signer is None:
-            raise ExposedError(
-                "cluster: nodes know each other by certificates: set broker.ca to who signs them"
-            )
-        made["tls"] = {
-            **_pair(broker),
-            "ca_file": str(signer.absolute()),
-            "verify_cert_and_check_known_urls": True,
-            "timeout": _TLS_TIMEOUT_S,
-        }
-        if not any(not _is_address(host_of(each)) for each in cluster.routes):
-            raise ExposedError(
-                "cluster.routes: with TLS nodes are known by their hosts' names: write no addresses"
-            )
+        made["tls"] = _known_nodes(cluster, broker, authority)
     elif not (is_loopback(host) or broker.allow_insecure):
         raise ExposedError(
             f"cluster.listen: {host} is reached from outside this machine: nodes need an mqtts:// broker.url"
@@ -70,9 +57,25 @@ def between(cluster: Cluster, broker: Broker, *, authority: Path | None) -> dict
         )
     if broker.username is not None:
         made["authorization"] = {
-            "user": broker.username, "password": broker.secret(), "timeout": _CONNECT_TIMEOUT_S,
+            "user": broker.username, "password": broker.secret(), "timeout": CONNECT_TIMEOUT_S,
         }  # fmt: skip
     return made
+
+
+def _known_nodes(cluster: Cluster, broker: Broker, authority: Path | None) -> dict[str, Any]:
+    """Return how nodes show themselves to one another, and who is let in."""
+    signer = authority or broker.ca
+    if signer is None:
+        raise ExposedError("cluster: nodes know each other by certificates: set broker.ca to who signs them")
+    if not any(not _is_address(host_of(each)) for each in cluster.routes):
+        raise ExposedError(
+            "cluster.routes: with TLS nodes are known by their hosts' names: write no addresses"
+        )
+    return {
+        **server_tls(broker),
+        "ca_file": str(signer.absolute()),
+        "verify_cert_and_check_known_urls": True,
+    }
 
 
 def clients(cluster: Cluster, broker: Broker, *, authority: Path | None) -> dict[str, Any]:
@@ -103,10 +106,21 @@ def clients(cluster: Cluster, broker: Broker, *, authority: Path | None) -> dict
         )
     made: dict[str, Any] = {"listen": f"{_bracketed(host)}:{port_of(cluster.clients)}"}
     if tls:
-        made["tls"] = {**_pair(broker), "timeout": _TLS_TIMEOUT_S}
+        made["tls"] = server_tls(broker)
         if authority is not None:
             made["tls"] |= {"ca_file": str(authority.absolute()), "verify_and_map": True}
     return made
+
+
+def server_tls(broker: Broker) -> dict[str, Any]:
+    """Return what the server shows to whoever connects by TLS, and how long it waits for him."""
+    cert, key = broker.server_cert, broker.server_key
+    return {
+        "cert_file": str(cert.absolute()) if cert else None,
+        "key_file": str(key.absolute()) if key else None,
+        "min_version": "1.2",
+        "timeout": TLS_TIMEOUT_S,
+    }
 
 
 def is_own(route: str, cluster: Cluster) -> bool:
@@ -129,15 +143,6 @@ def _is_ours(address: str) -> bool:
     except OSError:
         return False
     return True
-
-
-def _pair(broker: Broker) -> dict[str, Any]:
-    cert, key = broker.server_cert, broker.server_key
-    return {
-        "cert_file": str(cert.absolute()) if cert else None,
-        "key_file": str(key.absolute()) if key else None,
-        "min_version": "1.2",
-    }
 
 
 def _bracketed(host: str) -> str:

@@ -2,16 +2,22 @@
 
 import asyncio
 import logging
-import random
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Self
 
 from facerelay.config import Broker
-from facerelay.link import wire
+from facerelay.link.backoff import Backoff
 from facerelay.link.connection import CLOSED, Connection, Memory
-from facerelay.link.greeting import RefusedError, client_id, hear_out, plainly, see_connack, see_suback
+from facerelay.link.greeting import (
+    ANSWER_S,
+    RefusedError,
+    hear_out,
+    introduce,
+    plainly,
+    see_connack,
+    subscribe,
+)
 from facerelay.link.heartbeat import Heartbeat
 from facerelay.link.inbox import Inbox, Message
 from facerelay.link.rival import Rival
@@ -22,13 +28,9 @@ from facerelay.topics import shown
 
 __all__ = ["Message", "NotConnectedError", "RefusedError", "Session", "Will"]
 
-_T = TypeVar("_T")
 _log = logging.getLogger(__name__)
-_FIRST_DELAY_S = 0.2
 _LAST_DELAY_S = 10.0
-_ANSWER_S = 10.0
 _WITHOUT_A_WORD = " and did not say why: are certificate, client id, topics and alpn as it wants them?"
-_SYSTEM_RANDOM = random.SystemRandom()
 
 
 class Session:
@@ -182,7 +184,7 @@ class Session:
         return message
 
     async def _run(self) -> None:
-        delay = _FIRST_DELAY_S
+        backoff = Backoff(longest_s=_LAST_DELAY_S)
         loop = asyncio.get_running_loop()
         rival = Rival()
         while True:
@@ -190,34 +192,26 @@ class Session:
             try:
                 reason = await self._live()
             except RefusedError as error:
-                reason, delay = str(error), _LAST_DELAY_S
+                reason = str(error)
+                backoff.take_longest()
             except (OSError, NotConnectedError, ValueError) as error:
                 reason = plainly(error, self._broker)
                 if reason == CLOSED and self._broker.tls:
                     reason += _WITHOUT_A_WORD
             except Exception as error:  # noqa: BLE001 - a session that ended in silence would never come back
                 _log.exception("a fault of ours; the session goes on")
-                reason, delay = f"a fault of ours: {type(error).__name__}", _LAST_DELAY_S
+                reason = f"a fault of ours: {type(error).__name__}"
+                backoff.take_longest()
             else:
                 held = loop.time() - began
-                if rival.ended(by_broker=reason == CLOSED, held_s=held, delay=delay):
+                if rival.ended(by_broker=reason == CLOSED, held_s=held, delay=backoff.delay_s):
                     reason += f" again: does another program connect as {self._client_id!r}?"
-                elif held > delay:  # it deserves a quick return; one that broke at once does not
-                    delay = _FIRST_DELAY_S
+                elif held > backoff.delay_s:  # it deserves a quick return; one that broke at once does not
+                    backoff.begin_anew()
             if self._closing:
                 return
             self._say(reason)
-            delay = await self._rest(delay)
-
-    async def _rest(self, delay: float) -> float:
-        """Wait before the next connection; return the delay before the one after it."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(delay * _SYSTEM_RANDOM.uniform(0.5, 1)):
-                await self._hurry.wait()
-            self._hurry.clear()
-            await asyncio.sleep(_FIRST_DELAY_S * _SYSTEM_RANDOM.uniform(0.5, 1))
-            return _FIRST_DELAY_S
-        return min(2 * delay, _LAST_DELAY_S)
+            await backoff.pause(self._hurry)
 
     async def _live(self) -> str:
         """Connect, and return why the connection ended."""
@@ -231,13 +225,16 @@ class Session:
             if self._wary:
                 await hear_out(connection.lost)
             self._wary = self._broker.tls
-            answer = await self._introduce(connection)
+            answer = await introduce(
+                connection, self._broker, name=self._client_id, clean=self._clean, keepalive=self._keepalive,
+                will=self._will,
+            )  # fmt: skip
             self._wary = False
             see_connack(answer.code, client_id=self._client_id, broker=self._broker)
             if not answer.session_present:
                 self._memory.received.clear()
             connection.recall()
-            await self._subscribe(connection)
+            await subscribe(connection, self._broker, self._filters)
             self._say("")
             self._set_up(up=True)
             return await asyncio.shield(connection.lost)
@@ -263,43 +260,12 @@ class Session:
         tls = tls_context(self._broker) if self._broker.tls else None
 
         # Not wait_for: in Python 3.11 it loses a cancellation that comes as the dial ends.
-        async with asyncio.timeout(_ANSWER_S):
+        async with asyncio.timeout(ANSWER_S):
             # asyncio sets TCP_NODELAY by itself.
             _, connection = await asyncio.get_running_loop().create_connection(
                 protocol, self._broker.host, self._broker.port, ssl=tls
             )
         return connection
-
-    async def _introduce(self, connection: Connection) -> wire.ConnAck:
-        connection.send(
-            wire.connect(
-                client_id=client_id(self._client_id, self._broker),
-                clean=self._clean,
-                keepalive=max(1, round(self._keepalive)),
-                username=self._broker.username,
-                password=self._broker.secret(),
-                will=self._will,
-            )
-        )
-        return await self._answer(connection, connection.connack)
-
-    async def _subscribe(self, connection: Connection) -> None:
-        if not self._filters:
-            return
-        connection.subscribe(self._filters)
-        answer = await self._answer(connection, connection.suback)
-        see_suback(self._broker.url, self._filters, answer.granted)
-
-    async def _answer(self, connection: Connection, question: asyncio.Future[_T]) -> _T:
-        """Wait for an answer, and don't blame the broker while it is us who don't read."""
-        while not question.done():
-            either: list[asyncio.Future[Any]] = [question, connection.lost]
-            await asyncio.wait(either, timeout=_ANSWER_S, return_when=asyncio.FIRST_COMPLETED)
-            if connection.lost.done():
-                raise NotConnectedError(connection.lost.result())
-            if not question.done() and connection.reading:
-                raise TimeoutError("the broker does not answer")
-        return question.result()
 
     def _set_up(self, *, up: bool) -> None:
         if up == self._up.is_set():

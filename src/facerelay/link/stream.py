@@ -9,12 +9,11 @@ from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig, DiscardPolicy, RetentionPolicy, StorageType, StreamConfig
 from nats.js.errors import APIError, NotFoundError
 
-from facerelay.link.subjects import covers
+from facerelay.link.subjects import SLACK_BYTES, covers
 from facerelay.sections import JetStream
 
 ACK_WAIT_S: Final = 30.0
 _MAX_ACK_PENDING: Final = 10_000
-_SLACK_BYTES: Final = 65_536
 _IN_CLUSTER: Final = 3
 _ALONE: Final = 10_074
 _ANOTHER_GROUP: Final = (
@@ -125,7 +124,7 @@ async def _stream(js: JetStreamContext, settings: JetStream, subject: str, max_m
             discard=DiscardPolicy.OLD,
             max_bytes=settings.max_bytes,
             max_age=settings.max_age_s,
-            max_msg_size=max_message + _SLACK_BYTES,
+            max_msg_size=max_message + SLACK_BYTES,
             num_replicas=replicas,
             # Nobody publishes here with an id: the window would be looked after for nothing.
             duplicate_window=1,

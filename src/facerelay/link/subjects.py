@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
+SLACK_BYTES: Final = 65_536
+"""What a message of NATS may have beside its payload: its subject and headers."""
+
 _DOT: Final = "//"
 _MARK: Final = "\0"
 

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final, get_args
 
 from facerelay.alarms import Alarm, Kind, Severity
+from facerelay.messages import Account, LinkHealth
 from facerelay.metrics import catalogue as c
 from facerelay.metrics.base import Metric, Reading
 from facerelay.reasons import KNOWN, explain
-from facerelay.topics import Account, LinkHealth
 
 Camera = tuple[str, str]
 """Site and camera."""

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple
 
-from facerelay.topics import Account
+from facerelay.messages import Account
 
 _SPAN_S: Final = 3600.0
 

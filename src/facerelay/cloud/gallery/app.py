@@ -21,7 +21,7 @@ from facerelay.cloud.gallery.certificate import Certificate
 from facerelay.cloud.gallery.measures import Measures
 from facerelay.cloud.gallery.parts import Parts, assembled
 from facerelay.cloud.proof_signing import signing
-from facerelay.cloud.shards import shelf
+from facerelay.cloud.shards import catalogue_cache
 from facerelay.cloud.unseal import unsealer
 from facerelay.config import Config
 from facerelay.metrics import Meters
@@ -59,7 +59,7 @@ async def serve_gallery(
     """
     settings = config.gallery
     bucket = open_bucket(config.bucket)
-    await asyncio.to_thread(shelf.load)
+    await asyncio.to_thread(catalogue_cache.load)
     certificate = _certificate(settings)
     access = _access(settings, probe)
     with closing(access), _listening(config) as listening:

@@ -190,4 +190,4 @@ async def _from_shards(shards: Sweep, where: Iterable[str], ids: frozenset[str])
     """Erase faces from the shards of the days that keys name; return what went."""
     days = {found["date"] for key in where if (found := _DATE.search(key))}
     there = shards.find(days.__contains__, lambda row: True if row.id in ids else None)
-    return await shards.obey([held async for held, _ in there])
+    return await shards.obey([listed async for listed, _ in there])

@@ -17,15 +17,15 @@ from starlette.routing import Route
 from facerelay import alarms
 from facerelay.alarms import Report
 from facerelay.cloud import history
-from facerelay.cloud.books import read_books
 from facerelay.cloud.contract import Bucket
 from facerelay.cloud.gallery import asked
 from facerelay.cloud.gallery.answers import answer, guarded
 from facerelay.cloud.gallery.asked import AskedError
 from facerelay.cloud.history.losses import judge_past, losses
 from facerelay.cloud.history.period import Counts, Period
+from facerelay.cloud.read_books import read_books
+from facerelay.messages import Account
 from facerelay.reasons import explain
-from facerelay.topics import Account
 from facerelay.verdict import judge
 
 _DAY: Final = timedelta(days=1)

@@ -14,8 +14,8 @@ from typing import Final
 from facerelay.cloud import keys
 from facerelay.cloud.contract import Bucket, Entry
 from facerelay.cloud.gallery.counted import PAGE
-from facerelay.cloud.once import Once
 from facerelay.cloud.shards.names import parse as shard_of
+from facerelay.cloud.single_flight import SingleFlight
 
 _AT_ONCE: Final = 24
 _MAX_BYTES: Final = 48_000_000
@@ -77,7 +77,7 @@ class Listings:
         self.on_change: Callable[[Change], None] = lambda _: None
         self._kept: OrderedDict[str, Level] = OrderedDict()
         self._bytes = 0
-        self._reading = Once[Level]()
+        self._reading = SingleFlight[Level]()
         self._gate = asyncio.Semaphore(_AT_ONCE)
 
     async def names(self, prefix: str, *, age_s: float) -> Sequence[str]:

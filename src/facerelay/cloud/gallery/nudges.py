@@ -10,8 +10,8 @@ from typing import Final
 
 from facerelay.cloud.gallery.live import Live
 from facerelay.face import SLUG
+from facerelay.messages import Receipts, WireError
 from facerelay.mqtt import Connect
-from facerelay.topics import Receipts, WireError
 
 FILTER: Final = "receipts/+/+"
 _TOPIC: Final = re.compile(rf"receipts/({SLUG})/[0-9a-f]+", re.ASCII)

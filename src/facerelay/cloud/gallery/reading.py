@@ -13,7 +13,7 @@ from facerelay.cloud import keys
 from facerelay.cloud.contract import Bucket, BucketError, MissingError
 from facerelay.cloud.gallery import thumbs
 from facerelay.cloud.gallery.cache import Cache, Learnt
-from facerelay.cloud.once import Once
+from facerelay.cloud.single_flight import SingleFlight
 from facerelay.cloud.unseal import Look, Unsealer
 
 _AT_ONCE: Final = 24
@@ -48,7 +48,7 @@ class Reader:
         self._gate = asyncio.Semaphore(_AT_ONCE)
         self._decoders = asyncio.Semaphore(_DECODERS)
         self._large = asyncio.Lock()
-        self._making = Once[bytes]()
+        self._making = SingleFlight[bytes]()
 
     async def picture(self, key: str) -> Look:
         """Return a face, opened where it is sealed and can be.

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
-from typing import Final, Literal
+from typing import Final
 
 from facerelay.alarms import LATE_S, SILENT_S
-from facerelay.cloud import books, history
+from facerelay.cloud import history
 from facerelay.cloud.contract import Bucket, BucketError
 from facerelay.cloud.history import marks
-from facerelay.cloud.history.marks import Camera, DayMarks, Mark
+from facerelay.cloud.history.marks import DayMarks, Mark
+from facerelay.cloud.history.page import Page, minute_of, since
+from facerelay.cloud.read_books import read_outbox
+from facerelay.messages import Ledger, LinkHealth
 from facerelay.seldom import Seldom
-from facerelay.topics import Ledger, LinkHealth
 
 log = logging.getLogger(__name__)
 
@@ -28,57 +30,10 @@ _SHARE: Final = 2
 _MOST_DAYS: Final = 2
 _AT_ONCE: Final = 16
 _LONG_AGO: Final = datetime.min.replace(tzinfo=UTC)
-_KEEP: Final = timedelta(minutes=10)
-"""So long after its end an hour's marks are merged again: another store may have written over them."""
 
 
 def _now() -> datetime:
     return datetime.now(UTC)
-
-
-@dataclass(slots=True)
-class _Page:
-    """What was heard of an outbox on a day."""
-
-    bases: dict[str, Mark]
-    hours: dict[int, dict[str, Mark]] = field(default_factory=dict)
-    dark: dict[str, int] = field(default_factory=dict)
-    heard: int = 0
-    unanswered: int = 0
-    late: int = 0
-    back: dict[int, Literal["link", "capture"]] = field(default_factory=dict)
-
-    def take(self, minute: int, cameras: Mapping[str, Mark]) -> None:
-        """Keep the later mark of each camera."""
-        hour = self.hours.setdefault(minute // 60, {})
-        for name, mark in cameras.items():
-            hour[name] = max(hour.get(name, mark), mark, key=lambda one: one.rank)
-
-    def marks(self) -> DayMarks:
-        """Return what is to be merged."""
-        names = {name for hour in self.hours.values() for name in hour} | self.bases.keys() | self.dark.keys()
-        cameras = {
-            name: Camera(
-                base=self.bases.get(name),
-                hours={hour: there[name] for hour, there in self.hours.items() if name in there},
-                dark=marks.bits(self.dark.get(name, 0)),
-            )
-            for name in sorted(names)[: marks.MOST_CAMERAS]
-        }
-        return DayMarks(
-            cameras=cameras,
-            heard=marks.bits(self.heard),
-            unanswered=marks.bits(self.unanswered),
-            late=marks.bits(self.late),
-            back=self.back,
-        )
-
-    def trim(self, day: date, now: datetime) -> None:
-        """Forget the marks of hours that are long over: they are in the bucket."""
-        midnight = datetime(day.year, day.month, day.day, tzinfo=UTC)
-        for hour in list(self.hours):
-            if now - midnight > timedelta(hours=hour + 1) + _KEEP:
-                del self.hours[hour]
 
 
 @dataclass(slots=True)
@@ -98,7 +53,7 @@ class _Outbox:
     link: LinkHealth | None = None
     at: datetime | None = None
     met: bool = False
-    pages: dict[date, _Page] = field(default_factory=dict)
+    pages: dict[date, Page] = field(default_factory=dict)
     due: datetime = _LONG_AGO
 
 
@@ -138,7 +93,7 @@ class Diary:
     def beat(self) -> None:
         """Note that this store is at work, and connected to its broker."""
         now = self._now()
-        self._beats[now.date()] = self._beats.get(now.date(), 0) | 1 << _minute(now)
+        self._beats[now.date()] = self._beats.get(now.date(), 0) | 1 << minute_of(now)
 
     def take(self, site: str, ledger: Ledger) -> None:
         """Take a ledger, or a part of one, that was found to be the site's own."""
@@ -148,17 +103,17 @@ class Diary:
             return
         page = known.pages.get(now.date())
         if page is None:
-            page = known.pages[now.date()] = _Page(bases=dict(known.last))
+            page = known.pages[now.date()] = Page(bases=dict(known.last))
             for day in sorted(known.pages)[:-_MOST_DAYS]:
                 del known.pages[day]
         cameras = marks.of(ledger.cameras)
         if known.met:
             page.bases |= {name: Mark() for name in cameras.keys() - page.bases.keys()}
         known.last |= cameras
-        page.take(_minute(now), cameras)
+        page.take(minute_of(now), cameras)
         for name, account in ledger.cameras.items():
             if account.dark_since is not None:
-                page.dark[name] = page.dark.get(name, 0) | _since(account.dark_since, now)
+                page.dark[name] = page.dark.get(name, 0) | since(account.dark_since, now)
         if ledger.part == 0 and not (known.link and ledger.link and known.link.time == ledger.link.time):
             _hear(known, page, ledger.link, now)
 
@@ -176,7 +131,7 @@ class Diary:
 
     async def _meet(self, site: str, outbox: str, known: _Outbox) -> bool:
         try:
-            before = await books.read_outbox(self._bucket, site, outbox)
+            before = await read_outbox(self._bucket, site, outbox)
         except BucketError as error:
             self._seldom.say(logging.WARNING, "read", "the books cannot be read yet: %s", error)
             return False
@@ -269,11 +224,11 @@ def _begin(known: _Outbox, before: Ledger | None) -> None:
     known.met = True
 
 
-def _hear(known: _Outbox, page: _Page, link: LinkHealth | None, now: datetime) -> None:
+def _hear(known: _Outbox, page: Page, link: LinkHealth | None, now: datetime) -> None:
     """Note a word of an outbox, and what it tells of a silence before it; of a brief one none is expected."""
     if link and link.brief:
         return
-    bit = 1 << _minute(now)
+    bit = 1 << minute_of(now)
     page.heard |= bit
     if link and link.silent_s is not None:
         page.unanswered |= bit
@@ -281,9 +236,9 @@ def _hear(known: _Outbox, page: _Page, link: LinkHealth | None, now: datetime) -
         page.late |= bit
     if known.at and known.link and link and (now - known.at).total_seconds() > SILENT_S:
         if link.cuts > known.link.cuts:
-            page.back[_minute(now)] = "link"
+            page.back[minute_of(now)] = "link"
         elif link.cuts < known.link.cuts:
-            page.back[_minute(now)] = "capture"
+            page.back[minute_of(now)] = "capture"
     known.at, known.link = now, link
 
 
@@ -294,14 +249,3 @@ def _is_due(due: datetime, now: datetime) -> bool:
 
 def _merged(there: DayMarks | None, more: DayMarks) -> bytes:
     return (there.merge(more) if there else more).to_bytes()
-
-
-def _minute(now: datetime) -> int:
-    return now.hour * 60 + now.minute
-
-
-def _since(start: datetime, now: datetime) -> int:
-    """Return the minutes of today from a time to now."""
-    midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
-    first = max(0, int((start - midnight).total_seconds() // 60))
-    return marks.between(first, _minute(now))

@@ -11,8 +11,8 @@ from typing import Annotated, ClassVar, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
+from facerelay.messages import Account, CameraName, Count, Milliseconds, Reason
 from facerelay.reasons import explain
-from facerelay.topics import Account, CameraName, Count, Milliseconds, Reason
 
 COUNTS: Final = (
     "frames", "inspected", "detections", "captured", "stored", "sent", "dropped", "refused", "erased",

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final, Literal, Self
 
 from facerelay.cloud.history import marks
-from facerelay.topics import MOST_COUNT, MOST_REASONS, Account
+from facerelay.messages import MOST_COUNT, MOST_REASONS, Account
 
 _EVER: Final = datetime.min.replace(tzinfo=UTC)
 

@@ -17,9 +17,6 @@ from facerelay.cloud.keys import LEVELS
 from facerelay.cloud.shards.pages import unpacked
 from facerelay.cloud.shards.row import FORMS, Row, RowError
 
-MOST_BYTES: Final = 32_000_000
-"""Of one catalogue; a shard of 256 MB of the smallest faces has less."""
-
 MOST_PLACES: Final = 20_000
 """Cameras of which one shard may have faces."""
 
@@ -104,7 +101,7 @@ def read(data: bytes, *, tar: str) -> list[Row]:
     """Read a catalogue whole.
 
     Args:
-        data: its bytes, of which there are `MOST_BYTES` at most.
+        data: its bytes, of which there are `names.MOST_CATALOGUE_BYTES` at most.
         tar: the key of the shard that it has to be of.
 
     Raises:

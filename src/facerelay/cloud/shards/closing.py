@@ -5,36 +5,31 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-import random
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from typing import Final, TypeVar
 
 from facerelay import face as faces
 from facerelay.cloud.contract import Bucket, BucketError
 from facerelay.cloud.counters import Counters
+from facerelay.cloud.patience import REFUSALS, SAY_EVERY_S, Backoff, works
 from facerelay.cloud.shards import catalogue
-from facerelay.cloud.shards.names import Shard
+from facerelay.cloud.shards.names import PARQUET, TAR, Shard
 from facerelay.cloud.shards.pack import Pack
-from facerelay.cloud.shards.rewrite import PARQUET, TAR, obey, remove
+from facerelay.cloud.shards.rewrite import obey, remove
 from facerelay.cloud.shards.row import Row
 from facerelay.cloud.shelf import create
-from facerelay.cloud.tombstones import AGE_S, Tombstones
+from facerelay.cloud.tombstones import AGE_S, MAX_IDS, Tombstone, Tombstones, bury
 from facerelay.face import Limits
 from facerelay.seldom import Seldom
 
 log = logging.getLogger(__name__)
 
-_FIRST_DELAY_S: Final = 0.2
-_LONGEST_DELAY_S: Final = 10.0
-_REFUSALS: Final = 5
-_SAY_EVERY_S: Final = 10.0
 _LARGE: Final = 4_000_000
 """A shard of so many bytes may be what a slow line, or a proxy, does not carry: half of it may go."""
-
-_JITTER: Final = random.Random()  # noqa: S311 - spreads retries, keeps no secret
 
 _T = TypeVar("_T")
 
@@ -87,7 +82,7 @@ class Closer:
         self._tombstones = tombstones
         self._counters = counters
         self._settle = settle
-        self._bucket_fails = Seldom(log, every_s=_SAY_EVERY_S)
+        self._bucket_fails = Seldom(log, every_s=SAY_EVERY_S)
 
     async def close(self, one: Open) -> list[Row]:
         """Write a shard; returns what of it is stored, when each face in it has been told of."""
@@ -109,8 +104,9 @@ class Closer:
 
     async def _leave_out(self, one: Open) -> None:
         """Leave out what was erased by now; what was written with it goes."""
-        gone, kept = await self._sorted(one.pack)
+        gone, kept = await self._sorted(one.pack, self._is_meant)
         if gone:
+            await self._keep_away([row.id for row in gone if not row.erased_by(self._tombstones)])
             if one.shard is not None:
                 await self._remove(one.shard)
             before, one.pack, one.shard = one.pack, await asyncio.to_thread(_only, one.pack, kept), None
@@ -118,23 +114,39 @@ class Closer:
 
     async def _obeyed(self, pack: Pack, shard: Shard) -> list[Row]:
         """Return what stays of a shard that was written: what was erased meanwhile goes from the bucket."""
-        gone, kept = await self._sorted(pack, age_s=0)
+        gone, kept = await self._sorted(pack, self._is_erased, age_s=0)
         if gone:
             await self._patiently(lambda: obey(self._bucket, shard, self._tombstones))
-            gone, kept = await self._sorted(pack)
+            gone, kept = await self._sorted(pack, self._is_erased)
             await self._settle(pack, "erased", gone)
         return kept
 
-    async def _sorted(self, pack: Pack, age_s: float = AGE_S) -> tuple[list[Row], list[Row]]:
-        """Return what tombstones cover that are known for no longer than `age_s`, and what they do not."""
+    async def _keep_away(self, ids: Sequence[str]) -> None:
+        """Have faces stay away by their ids that no rule covers: they may be sent again."""
+        for at in range(0, len(ids), MAX_IDS):
+            tombstone = Tombstone(made=datetime.now(UTC), ids=tuple(ids[at : at + MAX_IDS]))
+            await self._patiently(partial(bury, self._bucket, tombstone))
+
+    def _is_erased(self, row: Row) -> bool:
+        return row.erased_by(self._tombstones)
+
+    def _is_meant(self, row: Row) -> bool:
+        """Whether a face is erased, or had come before an erasure and escapes it by its clock alone.
+
+        Nobody else finds the latter while it is in memory; once it is in the bucket who erases does.
+        """
+        ahead = self._tombstones.comes_before(row.site, row.camera, row.time, arrived=row.arrived)
+        return ahead or row.erased_by(self._tombstones)
+
+    async def _sorted(
+        self, pack: Pack, goes: Callable[[Row], bool], *, age_s: float = AGE_S
+    ) -> tuple[list[Row], list[Row]]:
+        """Return what goes, by tombstones that are known for no longer than `age_s`, and what stays."""
         await self._patiently(lambda: self._tombstones.refresh(age_s=age_s))
         sides: tuple[list[Row], list[Row]] = [], []
         for row in pack.rows:
-            sides[not self._covered(row)].append(row)
+            sides[not goes(row)].append(row)
         return sides
-
-    def _covered(self, row: Row) -> bool:
-        return self._tombstones.covered(row.id, row.site, row.camera, row.time)
 
     async def _write(self, one: Open) -> Shard:
         """Write tar and catalogue; return their name.
@@ -171,7 +183,7 @@ class Closer:
 
         async def put() -> bool:
             await self._tombstones.refresh(age_s=AGE_S)
-            if any(self._covered(row) for row in wanted.rows):
+            if any(self._is_meant(row) for row in wanted.rows):
                 raise _ErasedError
             placed = await create(
                 self._bucket, key, data, media=media, sha256=sha256, counters=self._counters
@@ -184,7 +196,7 @@ class Closer:
         await self._patiently(lambda: remove(self._bucket, shard))
 
     async def _patiently(self, work: Callable[[], Awaitable[_T]], wanted: _Wanted | None = None) -> _T:
-        delay = _FIRST_DELAY_S
+        backoff = Backoff()
         while True:
             try:
                 return await work()
@@ -192,18 +204,9 @@ class Closer:
                 self._counters.failures += 1
                 form = "the bucket fails, shards wait to be closed: %s"
                 self._bucket_fails.say(logging.WARNING, "bucket", form, error)
-                if wanted is not None and wanted.doubts(error) and await self._works():
+                if wanted is not None and wanted.doubts(error) and await works(self._bucket):
                     raise _UnwantedError from error
-            await asyncio.sleep(delay * _JITTER.uniform(0.5, 1.5))
-            delay = min(2 * delay, _LONGEST_DELAY_S)
-
-    async def _works(self) -> bool:
-        """Whether the bucket takes anything at all: if not, the fault is not with one shard."""
-        try:
-            await self._bucket.probe()
-        except BucketError:
-            return False
-        return True
+            await backoff.pause()
 
     async def _halve(self, one: Open) -> list[Row]:
         """Close as two what the bucket does not take as one; of a single face it is told."""
@@ -235,7 +238,7 @@ class _Wanted:
 
     def doubts(self, error: BucketError) -> bool:
         self._refusals += self._large or not error.passing
-        return self._refusals >= _REFUSALS
+        return self._refusals >= REFUSALS
 
 
 def _tar(pack: Pack) -> tuple[bytes, str]:

@@ -13,6 +13,13 @@ from facerelay.face import FACE_ID, SLUG
 ROOT: Final = "shards"
 CATALOGUE: Final = "catalogue"
 
+TAR: Final = "application/x-tar"
+PARQUET: Final = "application/vnd.apache.parquet"
+"""Media types of the two."""
+
+MOST_CATALOGUE_BYTES: Final = 32_000_000
+"""Of one catalogue; a shard of 256 MB of the smallest faces has less."""
+
 _DATE: Final = r"\d{4}-\d\d-\d\d"
 _STEM: Final = rf"(?P<closed>\d{{8}}T\d{{6}}Z)-(?P<store>{SLUG})-(?P<nonce>[0-9a-f]{{8}})"
 _SHARD: Final = re.compile(rf"{ROOT}/date=(?P<date>{_DATE})/{_STEM}\.tar", re.ASCII)

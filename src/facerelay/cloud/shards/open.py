@@ -45,6 +45,8 @@ class OpenShards:
         clock: monotonic seconds.
     """
 
+    holds = True
+
     def __init__(
         self,
         closer: Closer,
@@ -99,6 +101,8 @@ class OpenShards:
         """Close what is due, until cancelled."""
         try:
             async with asyncio.TaskGroup() as self._tasks:
+                for one in self._closing:
+                    self._tasks.create_task(self._settle(one))
                 while True:
                     await asyncio.sleep(min(_LOOK_S, self._most_s / 2))
                     before = self._clock() - self._most_s

@@ -11,8 +11,10 @@ from typing import Final
 
 from facerelay.cloud.contract import Bucket, BucketError, MissingError
 from facerelay.cloud.shards import catalogue, unpack
-from facerelay.cloud.shards.rewrite import PARQUET, obey, read_tar
-from facerelay.cloud.shards.sweep import Held, dates, of_date
+from facerelay.cloud.shards.names import PARQUET
+from facerelay.cloud.shards.reading import read_tar
+from facerelay.cloud.shards.rewrite import obey
+from facerelay.cloud.shards.sweep import Listed, dates, of_date
 from facerelay.cloud.tombstones import Tombstones, now
 
 log = logging.getLogger(__name__)
@@ -39,6 +41,8 @@ class Found:
 class Orphans:
     """Looks for tars without a catalogue: at first among all, then among those of the last days.
 
+    Days where one was too young, or could not be read, are looked at again, however old.
+
     Args:
         bucket: where.
         tombstones: of that bucket.
@@ -52,31 +56,46 @@ class Orphans:
         self._tombstones = tombstones
         self._clock = clock
         self._since = ""
+        self._left: set[str] = set()
         self._foreign: set[str] = set()
 
     async def look(self) -> Found:
         """Give each its catalogue, without what was erased.
 
         Raises:
-            BucketError: the bucket failed; asking again is safe.
+            BucketError: the bucket failed, be it with one of them alone; asking again is safe.
         """
-        found, at = Found(), self._clock()
-        for date in await dates(self._bucket, lambda date: date >= self._since):
-            for held in await of_date(self._bucket, date):
-                if held.tar and not held.catalogue and held.tar.key not in self._foreign:
-                    if max(held.shard.closed, held.tar.modified) > at - _LATE:
-                        continue
-                    if await self._adopt(held):
-                        found.adopted += 1
-                    else:
-                        self._foreign.add(held.tar.key)
-                        found.foreign += 1
-        self._since = (at.astimezone(UTC) - _LATELY).date().isoformat()
+        found, at, left, fault = Found(), self._clock(), set[str](), None
+        for date in await dates(self._bucket, lambda date: date >= self._since or date in self._left):
+            for listed in await self._alone(date):
+                if max(listed.shard.closed, listed.modified) > at - _LATE:
+                    left.add(date)
+                    continue
+                try:
+                    await self._take(listed, found)
+                except BucketError as error:
+                    left.add(date)
+                    fault = error
+        self._since, self._left = (at.astimezone(UTC) - _LATELY).date().isoformat(), left
+        if fault is not None:
+            raise fault
         return found
 
-    async def _adopt(self, held: Held) -> bool:
+    async def _alone(self, date: str) -> list[Listed]:
+        """Return the tars of a date that have no catalogue, but for those that are none of ours."""
+        there = await of_date(self._bucket, date)
+        return [one for one in there if one.tar and not one.catalogue and one.tar.key not in self._foreign]
+
+    async def _take(self, listed: Listed, found: Found) -> None:
+        if await self._adopt(listed):
+            found.adopted += 1
+        else:
+            self._foreign.add(listed.shard.tar)
+            found.foreign += 1
+
+    async def _adopt(self, listed: Listed) -> bool:
         """Give a tar its catalogue; False where it is no shard of ours."""
-        shard = held.shard
+        shard = listed.shard
         try:
             tar = await self._bucket.get(shard.tar, max_bytes=unpack.MOST_BYTES)
         except MissingError:
@@ -90,11 +109,11 @@ class Orphans:
         if not rows:
             return False
         await self._tombstones.refresh(age_s=0)
-        if not any(self._tombstones.covered(row.id, row.site, row.camera, row.time) for row in rows):
+        if not any(row.erased_by(self._tombstones) for row in rows):
             lines = await asyncio.to_thread(catalogue.write, rows, tar=shard.tar)
             await self._bucket.put_new(shard.catalogue, lines, content_type=PARQUET)
             await self._tombstones.refresh(age_s=0)
-        await obey(self._bucket, shard, self._tombstones, modified=held.modified)
+        await obey(self._bucket, shard, self._tombstones, modified=listed.modified)
         log.warning(
             "%s had no catalogue, since a store fell: it has one now, with %d faces", shard.tar, len(rows)
         )

@@ -18,14 +18,13 @@ from typing import Final
 from facerelay.cloud.contract import Bucket, BucketError, MissingError
 from facerelay.cloud.shards import catalogue, unpack
 from facerelay.cloud.shards.carry import Carried, carry
-from facerelay.cloud.shards.names import Shard
+from facerelay.cloud.shards.names import PARQUET, TAR, Shard
+from facerelay.cloud.shards.reading import listed, read_tar
 from facerelay.cloud.shards.row import Row
-from facerelay.cloud.tombstones import Tombstones
+from facerelay.cloud.tombstones import AGE_S, Tombstones
 
 log = logging.getLogger(__name__)
 
-TAR: Final = "application/x-tar"
-PARQUET: Final = "application/vnd.apache.parquet"
 _TRIES: Final = 4
 _LATE: Final = timedelta(hours=1)
 """A shard comes to the bucket so long after its closing at most, or its store's clock was wrong."""
@@ -73,7 +72,7 @@ async def obey(
     Raises:
         BucketError: the bucket failed; asking again is safe.
     """
-    await tombstones.refresh()
+    await tombstones.refresh(age_s=AGE_S)
     rows = await listed(bucket, shard)
     if rows is not None and not _covered(rows, tombstones):
         return _AS_IT_WAS
@@ -87,36 +86,6 @@ async def obey(
             return _AS_IT_WAS
     since = _since(shard, rows, modified)
     return await _Rewriting(bucket, shard, tombstones, since).run(tar, rows)
-
-
-async def listed(bucket: Bucket, shard: Shard) -> list[Row] | None:
-    """Return the lines of a shard's catalogue; None where there is none, or where it is not one.
-
-    Raises:
-        BucketError: the bucket failed.
-    """
-    try:
-        data = await bucket.get(shard.catalogue, max_bytes=catalogue.MOST_BYTES)
-        return await asyncio.to_thread(catalogue.read, data, tar=shard.tar)
-    except MissingError:
-        return None
-    except catalogue.CatalogueError as error:
-        log.error("%s: %s: its tar is read instead", shard.catalogue, error)  # noqa: TRY400 - no traceback needed
-        return None
-    except BucketError as error:
-        if error.fault != "too-large":
-            raise
-        log.error("%s: its tar is read instead", error)  # noqa: TRY400 - as above
-        return None
-
-
-async def read_tar(tar: bytes, shard: Shard) -> list[Row]:
-    """Return the lines of a tar's faces, from the tar itself; none where it is no shard of ours."""
-    try:
-        return await asyncio.to_thread(unpack.rows, tar, arrived=shard.closed)
-    except unpack.TarError as error:
-        log.error("%s: no shard of facerelay's, and left as it is: %s", shard.tar, error)  # noqa: TRY400 - as above
-        return []
 
 
 def arrival(shard: Shard, rows: Iterable[Row], modified: datetime) -> datetime:
@@ -145,7 +114,7 @@ def _nonce(rows: Iterable[Row], salt: int) -> str:
 def _covered(rows: Iterable[Row], tombstones: Tombstones) -> list[Row]:
     """Return the lines of erased faces, and of whatever else has the bytes of one."""
     every = list(rows)
-    gone = {row.sha256 for row in every if tombstones.covered(row.id, row.site, row.camera, row.time)}
+    gone = {row.sha256 for row in every if row.erased_by(tombstones)}
     return [row for row in every if row.sha256 in gone]
 
 
@@ -165,13 +134,13 @@ class _Rewriting:
             gone = _covered(rows, self._tombstones)
             hashes = {row.sha256 for row in gone}
             made = await asyncio.to_thread(carry, tar, [row for row in rows if row.sha256 not in hashes])
-            await self._tombstones.refresh()
+            await self._tombstones.refresh(age_s=AGE_S)
             if _covered(made.rows, self._tombstones):
                 continue
             if not made.rows:
                 break
             now = await self._put_tar(made)
-            await self._tombstones.refresh()
+            await self._tombstones.refresh(age_s=AGE_S)
             if not _covered(made.rows, self._tombstones):
                 await self._put_catalogue(now, made)
                 await self._tombstones.refresh(age_s=0)

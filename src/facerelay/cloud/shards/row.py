@@ -5,9 +5,12 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from facerelay.face import FACE_ID, SLUG, Face, Frozen, key_of
+
+if TYPE_CHECKING:
+    from facerelay.cloud.tombstones import Tombstones
 
 FORMS: Final = {
     "id": re.compile(FACE_ID, re.ASCII),
@@ -80,6 +83,10 @@ class Row:
             sealed=face.sealed, sha256=frozen.sha256, extension=frozen.extension, offset=offset,
             length=len(frozen.data),
         )  # fmt: skip
+
+    def erased_by(self, tombstones: Tombstones) -> bool:
+        """Whether the face was erased, by the tombstones of the last look."""
+        return tombstones.covered(self.id, self.site, self.camera, self.time)
 
     @property
     def key(self) -> str:

@@ -10,9 +10,9 @@ from typing import Final, NamedTuple
 from facerelay.cloud import keys
 from facerelay.cloud.contract import Bucket, BucketError, Entry, MissingError
 from facerelay.cloud.shards import names, unpack
-from facerelay.cloud.shards.names import Shard
+from facerelay.cloud.shards.catalogue_cache import lacking
+from facerelay.cloud.shards.names import MOST_CATALOGUE_BYTES, Shard
 from facerelay.cloud.shards.row import Row
-from facerelay.cloud.shards.shelf import MOST_BYTES, lacking
 
 _PIECE: Final = 8_000_000
 _TRIES: Final = 3
@@ -138,7 +138,7 @@ class _Scan:
         except ImportError:
             raise lacking() from None
         try:
-            data = await self._bucket.get(shard.catalogue, max_bytes=MOST_BYTES)
+            data = await self._bucket.get(shard.catalogue, max_bytes=MOST_CATALOGUE_BYTES)
         except BucketError as error:
             if error.fault == "too-large":
                 raise catalogue.CatalogueError("too large") from error

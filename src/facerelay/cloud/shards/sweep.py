@@ -33,7 +33,7 @@ _CATALOGUE_WEIGHT: Final = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class Listed:
     """A shard that the bucket holds, or what there is of it.
 
     Attributes:
@@ -77,7 +77,7 @@ async def dates(bucket: Bucket, wanted: Callable[[str], bool] = lambda _: True) 
     return sorted({date for level in levels for date in keys.values(level, "date") if wanted(date)})
 
 
-async def of_date(bucket: Bucket, date: str) -> list[Held]:
+async def of_date(bucket: Bucket, date: str) -> list[Listed]:
     """Return the shards of a date, by name; a tar that has no catalogue yet is among them.
 
     Raises:
@@ -86,22 +86,22 @@ async def of_date(bucket: Bucket, date: str) -> list[Held]:
     tars = {entry.key: entry async for entry in bucket.list(f"{names.ROOT}/date={date}")}
     lines = {entry.key: entry async for entry in bucket.list(f"{names.CATALOGUE}/date={date}")}
     shards = {shard for key in (*tars, *lines) if (shard := names.parse(key)) is not None}
-    return [Held(shard, tars.get(shard.tar), lines.get(shard.catalogue)) for shard in sorted(shards)]
+    return [Listed(shard, tars.get(shard.tar), lines.get(shard.catalogue)) for shard in sorted(shards)]
 
 
-async def read(bucket: Bucket, held: Held) -> Sequence[Row]:
+async def read(bucket: Bucket, listed: Listed) -> Sequence[Row]:
     """Return what is in a shard, by its catalogue or else by its tar; nothing where it is gone meanwhile.
 
     Raises:
         BucketError: it cannot be read.
     """
-    from facerelay.cloud.shards import rewrite  # noqa: PLC0415 - it loads pyarrow
+    from facerelay.cloud.shards import reading  # noqa: PLC0415 - it loads pyarrow
 
-    rows = await rewrite.listed(bucket, held.shard) if held.catalogue else None
-    if rows is not None or held.tar is None:
+    rows = await reading.listed(bucket, listed.shard) if listed.catalogue else None
+    if rows is not None or listed.tar is None:
         return rows or ()
     try:
-        tar = await bucket.get(held.shard.tar, max_bytes=unpack.MOST_BYTES)
+        tar = await bucket.get(listed.shard.tar, max_bytes=unpack.MOST_BYTES)
     except MissingError:
         return ()
     except BucketError as error:
@@ -109,7 +109,7 @@ async def read(bucket: Bucket, held: Held) -> Sequence[Row]:
             raise
         log.error("%s: no shard of facerelay's, and left as it is", error)  # noqa: TRY400 - no traceback needed
         return ()
-    return await rewrite.read_tar(tar, held.shard)
+    return await reading.read_tar(tar, listed.shard)
 
 
 class Sweep:
@@ -127,11 +127,11 @@ class Sweep:
         self._bucket = bucket
         self._tombstones = tombstones or Tombstones(bucket)
         self._watch = watch
-        self._without: set[Held] = set()
+        self._without: set[Listed] = set()
 
     async def find(
         self, wanted: Callable[[str], bool], judge: Callable[[Row], _T | None]
-    ) -> AsyncIterator[tuple[Held, list[_T]]]:
+    ) -> AsyncIterator[tuple[Listed, list[_T]]]:
         """Yield the shards of wanted dates in which something is found, and what that is.
 
         A shard is never changed: one in which nothing was found is not read a second time.
@@ -159,7 +159,7 @@ class Sweep:
         """Read all of them the next time: more is looked for than before."""
         self._without.clear()
 
-    async def obey(self, touched: Iterable[Held]) -> list[str]:
+    async def obey(self, touched: Iterable[Listed]) -> list[str]:
         """Have shards hold nothing that a tombstone covers; return the keys of faces and tars that went.
 
         Raises:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import time
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Final, NamedTuple
 
 from facerelay.cloud import keys
@@ -16,17 +15,16 @@ from facerelay.cloud.contract import (
     Children,
     Entry,
     MissingError,
+    WrappedBucket,
     check_key,
     check_prefix,
     cut_short,
 )
-from facerelay.cloud.shards.index import Index, bits
-from facerelay.cloud.shards.kept import Kept
-from facerelay.cloud.shards.shelf import Line, Place, prefix_of
+from facerelay.cloud.shards.catalogue_cache import Located, Place, bits, prefix_of
+from facerelay.cloud.shards.index import Index
+from facerelay.cloud.shards.levels import Levels
 
 _LEVELS: Final = tuple(keys.LEVELS)
-_ABSENT_S: Final = 5.0
-_LEVELS_KEPT: Final = 2_000
 
 
 class _Scope(NamedTuple):
@@ -44,12 +42,12 @@ class _Scope(NamedTuple):
         return [hour for hour in bits(known) if self.hour in {None, f"{hour:02}"}]
 
 
-class ShardView(Bucket):
+class ShardView(WrappedBucket):
     """Another bucket, with the faces of its shards among the objects below `faces/`.
 
     A face that lies several times, in shards or as an object, is there once. What is not a face passes
-    through; so do writing and deleting, which never touch a shard. Where there are no shards, one look a
-    minute is all that this costs.
+    through; so do writing and deleting, which never touch a shard. Reading an object
+    costs nothing more; where there are no shards, one look a minute is all that this costs.
 
     Args:
         bucket: with objects, shards and catalogues.
@@ -60,55 +58,35 @@ class ShardView(Bucket):
     def __init__(
         self, bucket: Bucket, *, dates: Callable[[str], bool] = lambda _: True, behind: bool = False
     ) -> None:
-        self.url = bucket.url
-        self.paged = bucket.paged
-        self._bucket = bucket
+        super().__init__(bucket)
         self._index = Index(bucket, dates=dates, behind=behind)
-        self._levels: Kept[tuple[float, frozenset[str]]] = Kept(_LEVELS_KEPT)
-
-    async def put_new(
-        self,
-        key: str,
-        data: bytes,
-        *,
-        content_type: str = "application/octet-stream",
-        metadata: Mapping[str, str] | None = None,
-        sha256: str | None = None,
-    ) -> bool:
-        """Create an object."""
-        return await self._bucket.put_new(
-            key, data, content_type=content_type, metadata=metadata, sha256=sha256
-        )
-
-    async def put(self, key: str, data: bytes, *, content_type: str = "application/json") -> None:
-        """Write an object."""
-        await self._bucket.put(key, data, content_type=content_type)
-
-    async def delete(self, key: str) -> None:
-        """Delete an object; a face in a shard stays."""
-        await self._bucket.delete(key)
+        self._levels = Levels(bucket)
 
     async def get(self, key: str, *, max_bytes: int) -> bytes:
         """Read an object, or a face out of its shard: its own bytes, as their hash says, or an error."""
         check_key(key)
-        if not await self._may_lie_in_shard(key):
-            return await self._bucket.get(key, max_bytes=max_bytes)
-        if not self._index.known(key) and not await self._is_absent(key.rpartition("/")[0]):
+        alone = self._is_in_shards_alone(key)
+        if not alone:
             try:
                 return await self._bucket.get(key, max_bytes=max_bytes)
             except MissingError:
-                pass
+                if not await self._may_lie_in_shard(key):
+                    raise
+                # So that the next one is not looked for among objects.
+                await self._levels.is_absent(key.rpartition("/")[0])
         fault: BucketError = MissingError(key)
         for anew in (False, True):  # a shard may be written anew meanwhile
-            async for line in self._index.find(key, anew=anew):
-                if line.lies.length > max_bytes:
-                    raise BucketError(key, f"{line.lies.length} bytes, over {max_bytes}", "too-large")
+            async for located in self._index.find(key, anew=anew):
+                if located.lies.length > max_bytes:
+                    raise BucketError(key, f"{located.lies.length} bytes, over {max_bytes}", "too-large")
                 try:
-                    return await self._read(key, line)
+                    return await self._read(key, located)
                 except BucketError as error:
                     if error.fault not in {"missing", "refused"}:
                         raise
                     fault = fault if isinstance(error, MissingError) else error
+        if alone and isinstance(fault, MissingError):  # it may have come since
+            return await self._bucket.get(key, max_bytes=max_bytes)
         raise fault
 
     async def get_range(self, key: str, *, start: int, length: int) -> bytes:
@@ -120,8 +98,8 @@ class ShardView(Bucket):
             if not await self._may_lie_in_shard(key):
                 raise
         for anew in (False, True):
-            async for line in self._index.find(key, anew=anew):
-                lies = line.lies
+            async for located in self._index.find(key, anew=anew):
+                lies = located.lies
                 if start < 0 or start + length > lies.length:
                     raise cut_short(key, start, length)
                 try:
@@ -139,7 +117,7 @@ class ShardView(Bucket):
                 yield entry
             return
         done: set[str] = set()
-        if not await self._is_absent(bare):
+        if not await self._levels.is_absent(bare):
             objects = self._bucket.list(bare, after=after)
             async for entry in _merged(objects, lambda hour: self._faces(hour, after), done):
                 yield entry
@@ -154,7 +132,7 @@ class ShardView(Bucket):
         scope = await self._scope(bare)
         if scope is None:
             return await self._bucket.children(bare)
-        level = Children([], []) if await self._is_absent(bare) else await self._children(bare)
+        level = Children([], []) if await self._levels.is_absent(bare) else await self._levels.children(bare)
         folders = {*level.folders, *await self._folders(bare, scope)}
         entries = {entry.key: entry for entry in await self._faces(bare, None)}
         entries |= {entry.key: entry for entry in level.entries}
@@ -195,13 +173,13 @@ class ShardView(Bucket):
     async def close(self) -> None:
         """End what goes on behind, and give back what is held open."""
         await self._index.close()
-        await self._bucket.close()
+        await super().close()
 
-    async def _read(self, key: str, line: Line) -> bytes:
-        lies = line.lies
+    async def _read(self, key: str, located: Located) -> bytes:
+        lies = located.lies
         data = await self._bucket.get_range(lies.tar, start=lies.offset, length=lies.length)
         digest = await asyncio.to_thread(hashlib.sha256, data)
-        if digest.hexdigest() != line.sha256:
+        if digest.hexdigest() != located.sha256:
             hint = (
                 f"{lies.tar} has other bytes there than its catalogue says, and somebody has changed one of"
             )
@@ -209,6 +187,10 @@ class ShardView(Bucket):
                 key, f"{hint} them: `facerelay ledger --audit` tells what else is wrong", "refused"
             )
         return data
+
+    def _is_in_shards_alone(self, key: str) -> bool:
+        """Whether a face is no object, as far as is known without a request."""
+        return self._index.known(key) or self._levels.seems_absent(key.rpartition("/")[0])
 
     async def _may_lie_in_shard(self, key: str) -> bool:
         facts = keys.parse(key)
@@ -241,7 +223,7 @@ class ShardView(Bucket):
         if scope is None or scope.site is None or scope.camera is None or not (scope.date and scope.hour):
             return []
         found = await self._index.faces((scope.site, scope.camera), scope.date, int(scope.hour))
-        listed = (line.entry(f"{hour}/{name}") for name, line in found.items())
+        listed = (located.entry(f"{hour}/{name}") for name, located in found.items())
         return [entry for entry in listed if after is None or entry.key > after]
 
     async def _folders(self, bare: str, scope: _Scope) -> set[str]:
@@ -257,29 +239,6 @@ class ShardView(Bucket):
         if scope.hour is None:
             return {f"hour={hour:02}" for hour in bits((await self._index.day(scope.date)).get(place, 0))}
         return set()
-
-    async def _is_absent(self, bare: str) -> bool:
-        """Whether there are no objects below a prefix, as the levels above it said a moment ago."""
-        parts = bare.split("/")
-        if parts[0] != keys.ROOT or len(parts) < 2:  # noqa: PLR2004 - faces/ itself is looked at
-            return False
-        if self._level(keys.ROOT) is None:
-            await self._children(keys.ROOT)
-        for depth in range(1, len(parts)):
-            level = self._level("/".join(parts[:depth]))
-            if level is not None and parts[depth] not in level:
-                return True
-        return False
-
-    async def _children(self, bare: str) -> Children:
-        begin = time.monotonic()
-        level = await self._bucket.children(bare)
-        self._levels.put(bare, (begin, frozenset(level.folders)), 1)
-        return level
-
-    def _level(self, bare: str) -> frozenset[str] | None:
-        found = self._levels.get(bare)
-        return found[1] if found and time.monotonic() - found[0] <= _ABSENT_S else None
 
 
 async def _merged(

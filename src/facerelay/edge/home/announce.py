@@ -20,9 +20,9 @@ from facerelay.edge.home.today import Today
 from facerelay.edge.home.witness import Captured, News, Witness
 from facerelay.edge.outbox import Outbox
 from facerelay.edge.pulse import NOTE
+from facerelay.messages import LinkHealth, WireError
 from facerelay.mqtt import Connect, Message, Session, Will
 from facerelay.sections import Broker
-from facerelay.topics import LinkHealth, WireError
 
 log = logging.getLogger(__name__)
 

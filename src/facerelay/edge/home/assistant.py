@@ -13,8 +13,8 @@ from facerelay.edge.home.switches import Switches
 from facerelay.edge.home.today import Today
 from facerelay.edge.home.witness import Ended, News
 from facerelay.face import Face
+from facerelay.messages import Ledger, LinkHealth
 from facerelay.mqtt import Message
-from facerelay.topics import Ledger, LinkHealth
 
 ONLINE: Final = b"online"
 OFFLINE: Final = b"offline"

@@ -14,9 +14,9 @@ from typing import Final, NamedTuple, TypeAlias, TypeVar
 
 from facerelay.cloud import keys
 from facerelay.cloud.contract import Bucket, BucketError, Entry, Lies, MissingError
-from facerelay.cloud.once import Once
-from facerelay.cloud.shards.kept import Kept
-from facerelay.cloud.shards.names import parse
+from facerelay.cloud.shards.lru import LruCache
+from facerelay.cloud.shards.names import MOST_CATALOGUE_BYTES, parse
+from facerelay.cloud.single_flight import SingleFlight
 from facerelay.seldom import Seldom
 
 log = logging.getLogger(__name__)
@@ -26,20 +26,18 @@ _T = TypeVar("_T")
 Place: TypeAlias = tuple[str, str]
 """A site, and a camera of it."""
 
-MOST_BYTES: Final = 32_000_000
-"""Of one catalogue, as `catalogue.MOST_BYTES`, which without pyarrow cannot be asked."""
-
 _AT_ONCE: Final = 16
 _RAW_BYTES: Final = 16_000_000
 _OUTLINE_BYTES: Final = 16_000_000
 _PAGE_BYTES: Final = 40_000_000
 _PLACE_BYTES: Final = 200
 _LINE_BYTES: Final = 320
+_HOURS: Final = 24
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _LINE: Final = struct.Struct("<QQq32s")
 
 
-class Line(NamedTuple):
+class Located(NamedTuple):
     """A face of a shard: where its bytes lie, their hash, and when it arrived."""
 
     lies: Lies
@@ -58,16 +56,16 @@ class Page:
     tar: str
     hours: Mapping[str, Mapping[str, bytes]]
 
-    def line(self, hour: str, name: str) -> Line | None:
+    def located(self, hour: str, name: str) -> Located | None:
         """Return a face, if it is there."""
         packed = self.hours.get(hour, {}).get(name)
         if packed is None:
             return None
         offset, length, arrived, sha256 = _LINE.unpack(packed)
-        return Line(Lies(self.tar, offset, length), sha256.hex(), _EPOCH + timedelta(microseconds=arrived))
+        return Located(Lies(self.tar, offset, length), sha256.hex(), _EPOCH + timedelta(microseconds=arrived))
 
 
-class Shelf:
+class CatalogueCache:
     """Reads catalogues: which cameras and hours they have, and their faces.
 
     One that cannot be read as a catalogue has none: it is said in the log now and then, and hides no other.
@@ -79,11 +77,11 @@ class Shelf:
     def __init__(self, bucket: Bucket) -> None:
         self._bucket = bucket
         self._gate = asyncio.Semaphore(_AT_ONCE)
-        self._outlining = Once[Mapping[Place, int] | None]()
-        self._paging = Once[Page | None]()
-        self._raw: Kept[bytes] = Kept(_RAW_BYTES)
-        self._outlines: Kept[Mapping[Place, int]] = Kept(_OUTLINE_BYTES)
-        self._pages: Kept[Page] = Kept(_PAGE_BYTES)
+        self._outlining = SingleFlight[Mapping[Place, int] | None]()
+        self._paging = SingleFlight[Page | None]()
+        self._raw: LruCache[bytes] = LruCache(_RAW_BYTES)
+        self._outlines: LruCache[Mapping[Place, int]] = LruCache(_OUTLINE_BYTES)
+        self._pages: LruCache[Page] = LruCache(_PAGE_BYTES)
         self._seldom = Seldom(log, every_s=60)
 
     async def outline(self, catalogue: str, size: int) -> Mapping[Place, int] | None:
@@ -128,12 +126,14 @@ class Shelf:
     async def _understood(
         self, catalogue: str, size: int, work: Callable[[str, bytes], _T], nothing: _T
     ) -> _T | None:
-        if size > MOST_BYTES:
+        if size > MOST_CATALOGUE_BYTES:
             self._say(catalogue, f"{size} bytes, more than can be")
             return nothing
         try:
             async with self._gate:
-                data = self._raw.get(catalogue) or await self._bucket.get(catalogue, max_bytes=MOST_BYTES)
+                data = self._raw.get(catalogue) or await self._bucket.get(
+                    catalogue, max_bytes=MOST_CATALOGUE_BYTES
+                )
         except MissingError:
             return None
         except BucketError as error:
@@ -200,3 +200,8 @@ def page_of(catalogue: str, data: bytes) -> Page:
 def prefix_of(place: Place, date: str, hour: int) -> str:
     """Return the partition of a camera's hour."""
     return f"{keys.ROOT}/site={place[0]}/camera={place[1]}/date={date}/hour={hour:02}"
+
+
+def bits(hours: int) -> list[int]:
+    """Return the hours that are set."""
+    return [hour for hour in range(_HOURS) if hours >> hour & 1]

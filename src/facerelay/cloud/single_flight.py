@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 T = TypeVar("T")
 
 
-class Once(Generic[T]):
+class SingleFlight(Generic[T]):
     """Works under way, by their keys: who asks for one of them waits for it; who leaves does not end it."""
 
     def __init__(self) -> None:

@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 
-class Kept(Generic[T]):
+class LruCache(Generic[T]):
     """Values by their keys, up to a budget of whatever their cost is counted in."""
 
     def __init__(self, budget: int) -> None:
