@@ -80,7 +80,7 @@ def weed_cluster(start: Starter) -> dict[str, str]:
         "weed-filer",
         [weed, "filer", *here, f"-master=127.0.0.1:{master}", f"-port={filer}", "-s3", f"-s3.port={s3}",
          f"-defaultStoreDir={filer_data}", "-defaultReplicaPlacement=001", f"-s3.config={folder}/s3.json",
-         "-s3.port.iceberg=0"],
+         "-s3.port.iceberg=0", "-s3.port.lance=0"],
         port=s3,
     )  # fmt: skip
     wait_for_port(s3, process)

@@ -186,6 +186,18 @@ def test_an_old_hello_said_again_sends_nothing_again(outbox: Outbox, make_face: 
     asyncio.run(check())
 
 
+def test_the_first_word_of_a_store_may_be_that_another_fell(outbox: Outbox, make_face: Make) -> None:
+    async def check() -> None:
+        async with bench(outbox, make_face) as b:
+            await b.capture(20)
+            await b.held(20)
+            b.relay.on_hello(Hello(store="other", start="1" * 8, run="b" * 16, lost=(str(STORE.run),)))
+            await b.pass_time(11)
+            assert b.sent.total() == 40
+
+    asyncio.run(check())
+
+
 def test_what_is_held_for_too_long_goes_again_from_the_disk(outbox: Outbox, make_face: Make) -> None:
     async def check() -> None:
         async with bench(outbox, make_face) as b:

@@ -235,6 +235,10 @@ class Stores:
     def __init__(self) -> None:
         self._starts: dict[str, dict[str, None]] = {}
 
+    def knows(self, hello: Hello) -> bool:
+        """Whether these words of a store were heard before."""
+        return hello.start in self._starts.get(hello.store, ())
+
     def began(self, hello: Hello) -> bool:
         """Take a store's word; returns whether it began anew since it was first heard of."""
         heard = self._starts.get(hello.store)

@@ -140,9 +140,11 @@ class Relay:
 
     def on_hello(self, hello: Hello) -> None:
         """Send again what has no receipt when a store announces itself anew: it may have lost it."""
+        if self._stores.knows(hello):
+            return
         if self._stores.began(hello):
             self._flights.hurry()
-            self._held.on_hello(hello)
+        self._held.on_hello(hello)
 
     async def on_receipts(self, receipts: Iterable[Receipt], holder: Holder = NOBODY) -> None:
         """Act on a batch; returns once it is on disk, and only then opens the window.
