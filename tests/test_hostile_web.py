@@ -72,7 +72,7 @@ def test_no_key_leads_out_of_the_bucket_or_the_folder(tmp_path: Path, key: str) 
         with pytest.raises(BucketError):
             await objects.fetch(settings, (key,), out)
         with pytest.raises((share.ShareError, BucketError)):
-            await share._key_of(bucket, ShardView(bucket), key)
+            await share._key_of(ShardView(bucket), key)
 
     asyncio.run(scenario())
     assert not list(out.iterdir())

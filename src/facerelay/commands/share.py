@@ -79,7 +79,7 @@ async def share(
     store = signing(open_bucket(outside))
     _warn(outside.endpoint)
     for name in names:
-        key = await _key_of(bucket, shards, name)
+        key = await _key_of(shards, name)
         ends = datetime.now(UTC).replace(microsecond=0) + lasts
         url = await signed(store, key, lasts)
         await _see(bucket, shards, key, config.limits.message_bytes)
@@ -129,10 +129,10 @@ async def _see(bucket: Bucket, shards: ShardView, key: str, most: int) -> None:
         raise ShareError(said) from None
 
 
-async def _key_of(bucket: Bucket, shards: ShardView, name: str) -> str:
+async def _key_of(shards: ShardView, name: str) -> str:
     """Return the key that a name stands for."""
     if _ID.fullmatch(name):
-        return await shards.find(name, sorted(_days_about(name))) or await _find(bucket, name)
+        return await shards.find(name, sorted(_days_about(name))) or await _find(shards, name)
     if not name.startswith(_PICTURES):
         raise ShareError(
             f"{shown(name)}: not the key of a picture (faces/…, foreign/…), nor the id of a face:"
