@@ -25,7 +25,7 @@ from typing import Any, Final
 from bench.chains import Starter, on_s3, write_toml
 from bench.faces import SITE, Phase, read_offered
 from bench.plain import ACCESS_KEY, SECRET_KEY
-from bench.processes import BenchError, Process, _make_bucket, _weed_ports, program, python, wait_for_port
+from bench.processes import BenchError, Process, make_bucket, program, python, wait_for_port, weed_ports
 from facerelay.cloud.bucket import open_bucket
 from facerelay.cloud.shards import names
 from facerelay.cloud.shards.reading import listed
@@ -51,7 +51,7 @@ def weed_cluster(start: Starter) -> dict[str, str]:
         "actions": ["Admin", "Read", "Write", "List", "Tagging"],
     }
     (folder / "s3.json").write_text(json.dumps({"identities": [who]}), encoding="utf-8")
-    s3, master, filer, *_ = _weed_ports()
+    s3, master, filer, *_ = weed_ports()
     weed, here = program("weed"), ["-ip=127.0.0.1", "-ip.bind=127.0.0.1"]
     (folder / "master").mkdir()
     start(
@@ -62,7 +62,7 @@ def weed_cluster(start: Starter) -> dict[str, str]:
     )  # fmt: skip
     wait_for_port(master, start.processes["weed-master"])
     for number in range(_VOLUMES):
-        port, data = _weed_ports()[3], folder / f"volume-{number}"
+        port, data = weed_ports()[3], folder / f"volume-{number}"
         data.mkdir()
         command = [
             weed,
@@ -84,7 +84,7 @@ def weed_cluster(start: Starter) -> dict[str, str]:
         port=s3,
     )  # fmt: skip
     wait_for_port(s3, process)
-    _make_bucket(f"http://127.0.0.1:{s3}", process)
+    make_bucket(f"http://127.0.0.1:{s3}", process)
     return on_s3(f"http://127.0.0.1:{s3}", "cluster")
 
 

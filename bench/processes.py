@@ -181,7 +181,7 @@ def seaweedfs(folder: Path) -> Iterator[S3]:
         "actions": ["Admin", "Read", "Write", "List", "Tagging"],
     }
     (folder / "s3.json").write_text(json.dumps({"identities": [who]}), encoding="utf-8")
-    s3, master, volume, filer = _weed_ports()
+    s3, master, volume, filer = weed_ports()
     command = [
         program("weed"), "server", f"-dir={data}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-s3",
         f"-s3.config={folder / 's3.json'}", f"-s3.port={s3}", f"-master.port={master}",
@@ -193,13 +193,13 @@ def seaweedfs(folder: Path) -> Iterator[S3]:
     try:
         wait_for_port(s3, process)
         endpoint = f"http://127.0.0.1:{s3}"
-        _make_bucket(endpoint, process)
+        make_bucket(endpoint, process)
         yield S3(endpoint, process, f"http://127.0.0.1:{filer}")
     finally:
         process.end()
 
 
-def _weed_ports() -> list[int]:
+def weed_ports() -> list[int]:
     """Return four free ports whose gRPC sisters, 10,000 above, can be ports too."""
     while True:
         ports = [port for port in free_ports(16) if port < 55_000]
@@ -207,7 +207,7 @@ def _weed_ports() -> list[int]:
             return ports[:4]
 
 
-def _make_bucket(endpoint: str, process: Process) -> None:
+def make_bucket(endpoint: str, process: Process) -> None:
     client = client_s3(endpoint)
     until = time.monotonic() + _START_S
     while True:

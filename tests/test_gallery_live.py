@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import pytest
 
 from buckets import Weed
-from conftest import Make, lacking
+from conftest import Make
 from facerelay import config, messages, topics
 from facerelay.cloud.bucket import open_bucket
 from facerelay.cloud.gallery import live as lives
@@ -22,15 +21,7 @@ from facerelay.face import Frozen
 from facerelay.link.session import Session
 from facerelay.messages import MAX_MESSAGE_BYTES, Receipt
 from gallery_parts import Events, Served, fill, folder, parts_of, serving
-from servers import MOSQUITTO, Server, mosquitto
-
-
-@pytest.fixture(scope="module")
-def broker() -> Iterator[Server]:
-    if MOSQUITTO is None:
-        lacking("Mosquitto is not installed")
-    with mosquitto() as server:
-        yield server
+from servers import Server
 
 
 @pytest.fixture(params=["folder", "seaweedfs"])

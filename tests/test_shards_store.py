@@ -18,7 +18,7 @@ import pytest
 
 from buckets import Weed
 from chains import Chain, chain
-from conftest import Make, lacking
+from conftest import Make
 from facerelay import config, messages, sections, topics
 from facerelay.cloud.bucket import Bucket, BucketError, open_bucket
 from facerelay.cloud.counters import Counters
@@ -46,7 +46,7 @@ from facerelay.link.session import Session
 from facerelay.messages import Receipt
 from facerelay.topics import FaceTopic
 from faults.bucket_proxy import BucketProxy
-from servers import MOSQUITTO, Server, mosquitto
+from servers import Server
 from shards import put_shards
 from test_store import Edge
 from waiting import until
@@ -58,14 +58,6 @@ MOST = 10**9
 @pytest.fixture
 def bucket(tmp_path: Path) -> Bucket:
     return open_bucket(config.Bucket(url=f"file://{tmp_path}/bucket"))
-
-
-@pytest.fixture(scope="module")
-def broker() -> Iterator[Server]:
-    if MOSQUITTO is None:
-        lacking("Mosquitto is not installed")
-    with mosquitto() as server:
-        yield server
 
 
 class Shop:

@@ -51,14 +51,6 @@ NOWHERE = Peers("any").word().keeps
 WORDS = [f"ledger/home/{n:032x}" for n in range(300)]
 
 
-@pytest.fixture(scope="module")
-def broker() -> Iterator[Server]:
-    if MOSQUITTO is None:
-        lacking("Mosquitto is not installed")
-    with mosquitto() as server:
-        yield server
-
-
 # Who is at work, and whose a word is.
 
 
@@ -72,7 +64,7 @@ class Hall:
 
     def store(self, name: str, **more: Any) -> Peers:  # noqa: ANN401 - as above
         one = Peers(name, clock=lambda: self.now, **more)
-        one.on_loss = lambda: self.lost.append(one.topic)
+        one.on_loss = lambda _: self.lost.append(one.topic)
         one.on_state(True)
         return one
 

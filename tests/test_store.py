@@ -7,7 +7,7 @@ import logging
 import pickle
 import struct
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -40,14 +40,6 @@ from servers import MOSQUITTO, Server, mosquitto
 from waiting import until
 
 TOPIC = "faces/home/door"
-
-
-@pytest.fixture(scope="module")
-def broker() -> Iterator[Server]:
-    if MOSQUITTO is None:
-        lacking("Mosquitto is not installed")
-    with mosquitto() as server:
-        yield server
 
 
 @pytest.fixture

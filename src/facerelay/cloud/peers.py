@@ -71,9 +71,8 @@ class Peers:
     Attributes:
         hello: `start` of the hello of this name that was said last, as far as it is known.
         on_change: called when stores came or went; owners may be others.
-        on_loss: called where one went without a word, faces were held there, and it is ours to tell edges.
+        on_loss: is told the run of one that went without a word with what it held, if edges are ours to tell.
         on_alive: called with the run of each that is heard.
-        lost: the run of that one.
         echoes: own beats that the broker handed back.
     """
 
@@ -102,9 +101,8 @@ class Peers:
         self._seldom = Seldom(log)
         self.hello: str | None = None
         self.on_change: Callable[[], None] = lambda: None
-        self.on_loss: Callable[[], None] = lambda: None
+        self.on_loss: Callable[[str], None] = lambda _: None
         self.on_alive: Callable[[str], None] = lambda _: None
-        self.lost: str | None = None
         self.echoes = 0
 
     def __len__(self) -> int:
@@ -259,8 +257,7 @@ class Peers:
             return
         left = (self.topic, *(one for one in self._peers if one != topic))
         if max(left, key=lambda who: _weight(who, topic)) == self.topic:
-            self.lost = peer.run
-            self.on_loss()
+            self.on_loss(peer.run)
 
     def _changed(self) -> None:
         self._owned.clear()

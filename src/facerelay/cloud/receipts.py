@@ -70,7 +70,7 @@ class Outgoing:
         """Publish until cancelled: what comes while the broker has not answered goes together."""
         while True:
             with suppress(TimeoutError):
-                async with asyncio.timeout(_LOOK_S):
+                async with asyncio.timeout(_LOOK_S if self._later else None):
                     await self._some.wait()
             self._repeat()
             if self._some.is_set():

@@ -181,10 +181,9 @@ class _Store:
         finally:
             await self._leave()
 
-    def _on_loss(self) -> None:
+    def _on_loss(self, run: str) -> None:
         """Another store fell, and what it held with it: edges are told."""
-        if self.peers.lost is not None:
-            self._voice.lost.append(self.peers.lost)
+        self._voice.lost.append(run)
         self._greeter.lost.set()
 
     def _on_alive(self, run: str) -> None:

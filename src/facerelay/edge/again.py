@@ -64,7 +64,8 @@ class Again:
 
     async def _heed_operator(self) -> None:
         while True:
-            if asked := await asyncio.to_thread(parked.hear, self._outbox.path):
+            path = self._outbox.path
+            if parked.is_asked(path) and (asked := await asyncio.to_thread(parked.hear, path)):
                 await self._send(asked)
             await asyncio.sleep(_LOOK_S)
 

@@ -73,6 +73,11 @@ def ask(path: Path, asked: Asked) -> Path:
     return place
 
 
+def is_asked(path: Path) -> bool:
+    """Whether there is a word; looked for each second, so it costs no more than that."""
+    return _beside(path).exists()
+
+
 def hear(path: Path) -> Asked | None:
     """Take a word away, and return it; None where there is none, or none that can be read."""
     place = _beside(path)
